@@ -1,0 +1,46 @@
+//! What the actors ask of the world. `node/src/wire.rs` gives it to them.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use umbel_core::{
+    ids::{ClientId, SessionEpoch},
+    message::Message,
+    time::{Tick, Timestamp},
+};
+
+/// A future without a name, for the calls that are rare enough to pay for a box.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Reads the clocks. Only `node/src/clock.rs` reads real ones; tests move their own.
+pub trait Clock: Send + Sync + 'static {
+    /// Wall time, for documents and people. May jump.
+    fn wall(&self) -> Timestamp;
+    /// Monotonic time, for deadlines.
+    fn tick(&self) -> Tick;
+}
+
+/// Why the cluster ends a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EvictReason {
+    /// A newer connection of the same client took over (MQTT 5: 0x8E).
+    TakenOver,
+    /// An operator asked for it (0x98).
+    Administrative,
+    /// The client lost its right to be here (0x87).
+    NotAuthorized,
+}
+
+/// How the actors reach connected clients and subscribers. The broker of `node/mqtt` implements it.
+pub trait Outbox: Send + Sync + 'static {
+    /// Routes a message to every subscriber. Resolves when it is committed for each persistent session that
+    /// matches and handed to the queue of each connected one. Calls made one after the other are delivered in
+    /// that order.
+    fn publish(&self, message: Arc<Message>) -> BoxFuture<'static, ()>;
+
+    /// Ends the client's connection of this epoch, if it is still there. Older epochs go with it.
+    fn evict(&self, client: &ClientId, epoch: SessionEpoch, reason: EvictReason);
+
+    /// The session is over: the client's subscriptions and queued messages are gone from storage and have to go
+    /// from memory.
+    fn end_session(&self, client: &ClientId, epoch: SessionEpoch);
+}

@@ -1,0 +1,3 @@
+//! A program that breaks a node and judges it.
+
+fn main() {}

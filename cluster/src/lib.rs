@@ -1,0 +1,1 @@
+//! An ordered, replicated log for each shard.

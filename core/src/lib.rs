@@ -1,0 +1,8 @@
+//! Every rule of the domain, as pure functions and structs.
+//!
+//! What is deliberately absent: tokio, clocks, sources of randomness, sockets, disks and logging. Time and
+//! chance are arguments, so that every node decides the same and every test can replay.
+
+pub mod ids;
+pub mod message;
+pub mod time;

@@ -1,0 +1,3 @@
+//! A program that plays a fleet.
+
+fn main() {}

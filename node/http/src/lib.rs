@@ -1,0 +1,1 @@
+//! The HTTP edge: our API and the AWS data plane.

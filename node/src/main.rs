@@ -1,0 +1,3 @@
+//! The umbel program.
+
+fn main() {}

@@ -1,0 +1,10 @@
+//! What was said to be durable is read back, or a clear error.
+//!
+//! Two stores with different duties: the *log* (raft-engine) is believed, the *state* (sled) can be rebuilt from it.
+//! Deliberately absent: Raft, actors, topics.
+
+pub mod ledger;
+pub mod table;
+
+pub use ledger::{Ledger, Receipt, Refusal};
+pub use table::{Operation, Pairs, ReadError, Table, Write};
