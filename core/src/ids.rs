@@ -220,7 +220,10 @@ mod tests {
 
     #[test]
     fn shard_hash_is_published_and_stable() {
-        assert_eq!(xxh3_64(b"device-1") % 64, u64::from(ShardId::of("device-1", 64).0));
+        assert_eq!(
+            xxh3_64(b"device-1") % 64,
+            u64::from(ShardId::of("device-1", 64).0)
+        );
         assert_eq!(ShardId::of("anything", 0), ShardId(0));
     }
 }

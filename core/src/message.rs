@@ -10,6 +10,7 @@ use crate::{ids::ClientId, time::Timestamp};
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[repr(u8)]
+#[expect(clippy::enum_variant_names, reason = "the names of the specification")]
 pub enum Qos {
     /// At most once.
     #[default]
