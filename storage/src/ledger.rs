@@ -27,6 +27,9 @@ pub enum Refusal {
     /// The disk is full: nothing was written; reads go on.
     #[error("the disk is full")]
     StorageFull,
+    /// The writes of one command are larger than a log entry may be: nothing was written, and never will be.
+    #[error("the command is too large")]
+    TooLarge,
     /// The shard is damaged and quarantined: nothing was written.
     #[error("the shard is quarantined")]
     Quarantined,
