@@ -4,6 +4,7 @@
 //! Deliberately absent: Raft, actors, topics.
 
 pub mod ledger;
+pub mod memory;
 pub mod table;
 
 pub use ledger::{Ledger, Receipt, Refusal};

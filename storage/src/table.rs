@@ -46,17 +46,29 @@ pub struct Write {
 impl Write {
     /// Stores a value.
     pub fn put(table: Table, key: impl Into<Vec<u8>>, value: Vec<u8>) -> Self {
-        Self { table, key: key.into(), operation: Operation::Put(value) }
+        Self {
+            table,
+            key: key.into(),
+            operation: Operation::Put(value),
+        }
     }
 
     /// Removes a key.
     pub fn delete(table: Table, key: impl Into<Vec<u8>>) -> Self {
-        Self { table, key: key.into(), operation: Operation::Delete }
+        Self {
+            table,
+            key: key.into(),
+            operation: Operation::Delete,
+        }
     }
 
     /// Removes every key that begins with `prefix`.
     pub fn delete_prefix(table: Table, prefix: impl Into<Vec<u8>>) -> Self {
-        Self { table, key: prefix.into(), operation: Operation::DeletePrefix }
+        Self {
+            table,
+            key: prefix.into(),
+            operation: Operation::DeletePrefix,
+        }
     }
 }
 
