@@ -3,8 +3,13 @@
 //! Two stores with different duties: the *log* (raft-engine) is believed, the *state* (sled) can be rebuilt from it.
 //! Deliberately absent: Raft, actors, topics.
 
+pub mod codec;
+mod digest;
 pub mod ledger;
+pub mod log;
 pub mod memory;
+pub mod snapshot;
+pub mod state;
 pub mod table;
 
 pub use ledger::{Ledger, Receipt, Refusal};

@@ -51,6 +51,12 @@ impl Rows {
             .collect()
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Table, &[u8], &[u8])> {
+        self.0
+            .iter()
+            .map(|((table, key), value)| (*table, key.as_slice(), value.as_slice()))
+    }
+
     fn keys_with_prefix(&self, table: Table, prefix: &[u8]) -> Vec<Vec<u8>> {
         self.0
             .range((table, prefix.to_vec())..)

@@ -1,0 +1,227 @@
+//! Snapshots: all rows of a shard at one index, as checked bytes.
+//!
+//! Layout, numbers little endian: magic `UMBS`, format byte, header frame, row frames, end frame. A frame is a length
+//! (u32), a CRC32 (u32) and that many bytes. The end frame repeats count and digest of the rows, so that a cut is
+//! noticed even at a frame's border; no byte may follow it.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::PathBuf,
+};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use umbel_core::ids::ShardId;
+
+use crate::{
+    codec::{self, RECORD_BYTES_MAX},
+    digest,
+    state::{Digest, Mark, StateError},
+    table::Table,
+};
+
+const MAGIC: &[u8; 4] = b"UMBS";
+const FORMAT: u8 = 1;
+
+/// A durable copy of a shard's rows at one index.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Whose rows.
+    pub shard: ShardId,
+    /// How far they were applied.
+    pub mark: Mark,
+    body: Body,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    File(PathBuf),
+    Memory(Bytes),
+}
+
+impl Snapshot {
+    pub(crate) fn in_file(shard: ShardId, mark: Mark, path: PathBuf) -> Self {
+        Self {
+            shard,
+            mark,
+            body: Body::File(path),
+        }
+    }
+
+    pub(crate) fn in_memory(shard: ShardId, mark: Mark, bytes: Bytes) -> Self {
+        Self {
+            shard,
+            mark,
+            body: Body::Memory(bytes),
+        }
+    }
+
+    /// A reader of the snapshot's bytes, to be sent elsewhere.
+    pub fn open(&self) -> io::Result<Box<dyn Read + Send>> {
+        match &self.body {
+            Body::File(path) => Ok(Box::new(BufReader::new(File::open(path)?))),
+            Body::Memory(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+        }
+    }
+
+    /// All bytes at once.
+    pub fn bytes(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open()?.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    shard: ShardId,
+    index: u64,
+    digest: u128,
+    meta: Vec<u8>,
+}
+
+/// What a frame after the header holds.
+#[derive(Serialize, Deserialize)]
+enum Frame<'a> {
+    Row {
+        table: Table,
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    End {
+        rows: u64,
+        digest: u128,
+    },
+}
+
+/// Writes one snapshot: the header at once, then rows, then [`Writer::finish`].
+pub(crate) struct Writer<W> {
+    out: W,
+    rows: u64,
+    digest: Digest,
+}
+
+impl<W: io::Write> Writer<W> {
+    pub(crate) fn begin(mut out: W, shard: ShardId, mark: &Mark) -> io::Result<Self> {
+        out.write_all(MAGIC)?;
+        out.write_all(&[FORMAT])?;
+        let header = Header {
+            shard,
+            index: mark.index,
+            digest: mark.digest.0,
+            meta: mark.meta.clone(),
+        };
+        let mut writer = Self {
+            out,
+            rows: 0,
+            digest: Digest::default(),
+        };
+        writer.frame(&header)?;
+        Ok(writer)
+    }
+
+    pub(crate) fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.rows += 1;
+        self.digest = self.digest.plus(digest::of_row(table, key, value));
+        self.frame(&Frame::Row { table, key, value })
+    }
+
+    pub(crate) fn finish(mut self) -> io::Result<(W, Digest)> {
+        let digest = self.digest;
+        self.frame(&Frame::End {
+            rows: self.rows,
+            digest: digest.0,
+        })?;
+        self.out.flush()?;
+        Ok((self.out, digest))
+    }
+
+    fn frame<T: Serialize>(&mut self, content: &T) -> io::Result<()> {
+        let bytes = codec::encode(FORMAT, content).map_err(io::Error::other)?;
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+        self.out.write_all(&length.to_le_bytes())?;
+        self.out.write_all(&crc32fast::hash(&bytes).to_le_bytes())?;
+        self.out.write_all(&bytes)
+    }
+}
+
+/// Reads a snapshot, checks every byte, and hands each row to `each`. What `each` was given counts only when this
+/// returned `Ok`.
+pub(crate) fn read(
+    input: &mut dyn Read,
+    shard: ShardId,
+    mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), StateError>,
+) -> Result<Mark, StateError> {
+    let bad = |detail: String| StateError::Snapshot { shard, detail };
+    let mark = read_mark(input, shard)?;
+    let (mut count, mut sum) = (0u64, Digest::default());
+    loop {
+        let bytes = read_frame(input).map_err(bad)?;
+        let (format, body) = codec::format_of(&bytes).map_err(|error| bad(error.to_string()))?;
+        if format != FORMAT {
+            return Err(bad(format!("unknown frame format {format}")));
+        }
+        match codec::decode_borrowed::<Frame<'_>>(body).map_err(|error| bad(error.to_string()))? {
+            Frame::Row { table, key, value } => {
+                count += 1;
+                sum = sum.plus(digest::of_row(table, key, value));
+                each(table, key, value)?;
+            },
+            Frame::End { rows, digest } => {
+                if (rows, digest) != (count, sum.0) || digest != mark.digest.0 {
+                    return Err(bad("rows do not match the digest".to_owned()));
+                }
+                break;
+            },
+        }
+    }
+    match input.read(&mut [0]) {
+        Ok(0) => Ok(mark),
+        Ok(_) => Err(bad("bytes follow the end".to_owned())),
+        Err(error) => Err(bad(error.to_string())),
+    }
+}
+
+/// Reads and checks the header only.
+pub(crate) fn read_mark(input: &mut dyn Read, shard: ShardId) -> Result<Mark, StateError> {
+    let bad = |detail: String| StateError::Snapshot { shard, detail };
+    let mut start = [0; MAGIC.len() + 1];
+    input
+        .read_exact(&mut start)
+        .map_err(|error| bad(error.to_string()))?;
+    if !start.starts_with(MAGIC) || !start.ends_with(&[FORMAT]) {
+        return Err(bad("not a snapshot of a known format".to_owned()));
+    }
+    let bytes = read_frame(input).map_err(bad)?;
+    let header: Header = codec::decode(FORMAT, &bytes).map_err(|error| bad(error.to_string()))?;
+    if header.shard != shard {
+        return Err(bad(format!("belongs to shard {}", header.shard)));
+    }
+    Ok(Mark {
+        index: header.index,
+        digest: Digest(header.digest),
+        meta: header.meta,
+    })
+}
+
+fn read_frame(input: &mut dyn Read) -> Result<Vec<u8>, String> {
+    let mut head = [0; 8];
+    input
+        .read_exact(&mut head)
+        .map_err(|error| format!("cut off: {error}"))?;
+    let [a, b, c, d, crc @ ..] = head;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if length > RECORD_BYTES_MAX {
+        return Err(format!("a frame of {length} bytes"));
+    }
+    let mut bytes = vec![0; length];
+    input
+        .read_exact(&mut bytes)
+        .map_err(|error| format!("cut off: {error}"))?;
+    if crc32fast::hash(&bytes) == u32::from_le_bytes(crc) {
+        Ok(bytes)
+    } else {
+        Err("checksum of a frame does not match".to_owned())
+    }
+}
