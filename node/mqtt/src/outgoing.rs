@@ -1,0 +1,179 @@
+//! What one connection is about to write: packets become bytes as they are pushed.
+
+use std::num::{NonZeroU16, NonZeroU32};
+
+use bytes::BytesMut;
+use umbel_core::message::{Message, Qos};
+
+pub use crate::codec::TooLarge;
+use crate::{
+    codec::{PublishParts, encode, encode_publish},
+    packet::{Ack, Packet, SubAck},
+    reason::ProtocolVersion,
+};
+
+/// Bytes after which a session stops pushing and lets the socket take them. One turn of one connection may not hold
+/// more of the node's memory than this and one packet.
+const HIGH_WATER_BYTES: usize = 64 * 1024;
+
+/// The write buffer of one connection, as the session sees it.
+///
+/// It knows what the client speaks and takes, so a session never checks either. Replies of one socket turn gather here
+/// and leave in one write.
+#[derive(Debug)]
+pub struct Outgoing {
+    version: ProtocolVersion,
+    /// False: the client does not want words beside reason codes (MQTT-3.1.2-29).
+    problem_information: bool,
+    /// The client's maximum packet size.
+    limit: u32,
+    buffer: BytesMut,
+}
+
+/// How one message goes to one client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delivery<'a> {
+    /// For QoS 1 and 2, and only then.
+    pub packet_id: Option<NonZeroU16>,
+    /// Quality of service of this delivery.
+    pub qos: Qos,
+    /// Sent before.
+    pub dup: bool,
+    /// Retained, or retain as published.
+    pub retain: bool,
+    /// Seconds left of the message's life.
+    pub message_expiry: Option<u32>,
+    /// The alias of the topic, if the client takes one.
+    pub topic_alias: Option<NonZeroU16>,
+    /// The client knows the alias already: the topic is not sent.
+    pub alias_is_known: bool,
+    /// Identifiers of the subscriptions that matched.
+    pub subscription_ids: &'a [NonZeroU32],
+}
+
+impl Outgoing {
+    /// Nothing to write yet, for a client that speaks `version` and takes packets of at most `limit` bytes.
+    pub fn new(
+        version: ProtocolVersion,
+        limit: Option<NonZeroU32>,
+        problem_information: bool,
+    ) -> Self {
+        Self {
+            version,
+            problem_information,
+            limit: limit.map_or(u32::MAX, NonZeroU32::get),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// What the client speaks.
+    pub const fn version(&self) -> ProtocolVersion {
+        self.version
+    }
+
+    /// Appends a packet: all of it, or nothing if the client would not take it.
+    pub fn push(&mut self, packet: &Packet) -> Result<(), TooLarge> {
+        if self.problem_information {
+            return encode(packet, self.version, self.limit, &mut self.buffer);
+        }
+        match without_words(packet) {
+            Some(bare) => encode(&bare, self.version, self.limit, &mut self.buffer),
+            None => encode(packet, self.version, self.limit, &mut self.buffer),
+        }
+    }
+
+    /// Appends a PUBLISH of `message`. On [`TooLarge`] the session goes on as if the client had it (MQTT-3.1.2-25).
+    pub fn deliver(&mut self, message: &Message, delivery: &Delivery<'_>) -> Result<(), TooLarge> {
+        let is_named_by_alias = delivery.topic_alias.is_some() && delivery.alias_is_known;
+        let parts = PublishParts {
+            dup: delivery.dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: if is_named_by_alias {
+                ""
+            } else {
+                &message.topic
+            },
+            packet_id: delivery.packet_id,
+            payload: &message.payload,
+            message_expiry: delivery.message_expiry,
+            topic_alias: delivery.topic_alias,
+            subscription_ids: delivery.subscription_ids,
+            properties: message.properties.as_deref(),
+        };
+        encode_publish(&parts, self.version, self.limit, &mut self.buffer)
+    }
+
+    /// Bytes that wait.
+    pub fn queued(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Whether enough waits for one turn: stop pushing deliveries, the socket comes first.
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() >= HIGH_WATER_BYTES
+    }
+
+    /// The bytes that wait, in order.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// The buffer itself, for the driver that lends and drains it.
+    pub(crate) const fn buffer_mut(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+}
+
+/// The packet without reason string and user properties, if it is one that may not carry them to a client that asked
+/// for no problem information. PUBLISH, CONNACK and DISCONNECT may.
+fn without_words(packet: &Packet) -> Option<Packet> {
+    match packet {
+        Packet::PubAck(ack) if ack.properties.is_some() => {
+            Some(Packet::PubAck(Ack::new(ack.packet_id, ack.reason)))
+        },
+        Packet::PubRec(ack) if ack.properties.is_some() => {
+            Some(Packet::PubRec(Ack::new(ack.packet_id, ack.reason)))
+        },
+        Packet::PubRel(ack) if ack.properties.is_some() => {
+            Some(Packet::PubRel(Ack::new(ack.packet_id, ack.reason)))
+        },
+        Packet::PubComp(ack) if ack.properties.is_some() => {
+            Some(Packet::PubComp(Ack::new(ack.packet_id, ack.reason)))
+        },
+        Packet::SubAck(ack) if ack.properties.is_some() => {
+            let bare = SubAck {
+                properties: None,
+                ..ack.as_ref().clone()
+            };
+            Some(Packet::SubAck(Box::new(bare)))
+        },
+        Packet::UnsubAck(ack) if ack.properties.is_some() => {
+            let bare = SubAck {
+                properties: None,
+                ..ack.as_ref().clone()
+            };
+            Some(Packet::UnsubAck(Box::new(bare)))
+        },
+        Packet::Connect(_)
+        | Packet::ConnAck(_)
+        | Packet::Publish(_)
+        | Packet::PubAck(_)
+        | Packet::PubRec(_)
+        | Packet::PubRel(_)
+        | Packet::PubComp(_)
+        | Packet::Subscribe(_)
+        | Packet::SubAck(_)
+        | Packet::Unsubscribe(_)
+        | Packet::UnsubAck(_)
+        | Packet::PingReq
+        | Packet::PingResp
+        | Packet::Disconnect(_)
+        | Packet::Auth(_) => None,
+    }
+}
