@@ -4,5 +4,8 @@
 //! chance are arguments, so that every node decides the same and every test can replay.
 
 pub mod ids;
+pub mod json;
 pub mod message;
+pub mod shadow;
 pub mod time;
+pub mod topic;

@@ -1,0 +1,3 @@
+//! Topics and filters.
+
+pub mod aws;
