@@ -1,0 +1,189 @@
+//! Presence: what is believed of a client that cannot be seen, and what a new owner makes of a record.
+
+use super::{
+    DisconnectReason, Evidence, Kind, LastError, Link, Presence, Reason, Timer, machine::Turn, will,
+};
+use crate::ids::SessionEpoch;
+
+/// Most bytes of the text of a failure.
+const ERROR_BYTES_MAX: usize = 256;
+
+impl Turn<'_> {
+    /// The gateway is gone: stale until the grace is over. Not made durable, because a new owner finds it out itself.
+    pub(super) fn gateway_lost(&mut self, epoch: SessionEpoch) {
+        self.lose(epoch, Evidence::GatewayGone);
+    }
+
+    fn lose(&mut self, epoch: SessionEpoch, evidence: Evidence) {
+        let now = self.now;
+        let Some(session) = self.current(epoch) else {
+            return;
+        };
+        if session.link != Link::Up {
+            return;
+        }
+        session.link = Link::Lost { since: now };
+        self.presence(Presence::Stale, Reason::GatewayLost, evidence);
+        self.keep_in_memory();
+        self.schedule(now + self.rules.grace, Timer::GraceOver { epoch });
+    }
+
+    /// The grace is over: a client that is still lost or silent is offline.
+    pub(super) fn grace_over(&mut self, epoch: SessionEpoch) {
+        let (presence, since) = (self.record.presence, self.record.since);
+        let Some(session) = self.current(epoch) else {
+            return;
+        };
+        let (link, began) = match session.link {
+            Link::Lost { since } => (session.link, since),
+            Link::Up if presence == Presence::Stale => (session.link, since),
+            Link::Up | Link::Down { .. } => return,
+        };
+        let over = began + self.rules.grace;
+        if over > self.now {
+            self.schedule(over, Timer::GraceOver { epoch });
+        } else if link == Link::Up {
+            // Silent, but connected: what the connection means is the gateway's to say.
+            self.presence(Presence::Offline, Reason::HeartbeatLate, Evidence::Silence);
+            self.record.flaps.count(self.now, &self.rules.flapping);
+            self.keep();
+        } else {
+            let evidence = self.record.evidence;
+            self.presence(Presence::Offline, Reason::GatewayLost, evidence);
+            self.end_connection(DisconnectReason::ConnectionLost, began, true);
+        }
+    }
+
+    /// An open connection's heartbeats are overdue.
+    pub(super) fn heartbeat_late(&mut self, epoch: SessionEpoch) {
+        let online = self.record.presence == Presence::Online;
+        if !online
+            || self
+                .current(epoch)
+                .is_none_or(|session| session.link != Link::Up)
+        {
+            return;
+        }
+        self.presence(Presence::Stale, Reason::HeartbeatLate, Evidence::Silence);
+        self.keep_in_memory();
+        self.schedule(self.now + self.rules.grace, Timer::GraceOver { epoch });
+    }
+
+    /// A stale or silent client is heard through its connection.
+    pub(super) fn heard(&mut self, epoch: SessionEpoch) {
+        let Some(session) = self.current(epoch) else {
+            return;
+        };
+        if matches!(session.link, Link::Down { .. }) {
+            return;
+        }
+        session.link = Link::Up;
+        self.record.last_seen = Some(self.now);
+        match self.record.presence {
+            Presence::Online => self.keep_in_memory(),
+            Presence::Stale => {
+                self.keep_in_memory();
+                self.presence(Presence::Online, Reason::HeardAgain, Evidence::Traffic);
+            },
+            Presence::Offline | Presence::Never => {
+                self.keep();
+                self.presence(Presence::Online, Reason::HeardAgain, Evidence::Traffic);
+            },
+        }
+    }
+
+    /// An owner starts with what was stored: it schedules what is due and doubts what it cannot see. Nothing of
+    /// this is made durable; an owner that dies on the way leaves the same work to the next.
+    pub(super) fn recover(&mut self, gateway_alive: bool) {
+        for index in 0..self.record.pending_wills.len() {
+            let Some(pending) = self.record.pending_wills.get(index) else {
+                break;
+            };
+            if pending.sent {
+                let effect = will::publish(pending, self.now);
+                self.tell(effect);
+            } else {
+                self.schedule(
+                    pending.due,
+                    Timer::WillDue {
+                        epoch: pending.epoch,
+                    },
+                );
+            }
+        }
+        let Some(session) = &self.record.session else {
+            self.await_forgetting();
+            return;
+        };
+        let (epoch, link, expires_at) = (session.epoch, session.link, session.expires_at());
+        match link {
+            Link::Up if !gateway_alive => self.lose(epoch, Evidence::OwnerRestarted),
+            Link::Up if self.record.presence == Presence::Stale => {
+                self.schedule(
+                    self.record.since + self.rules.grace,
+                    Timer::GraceOver { epoch },
+                );
+            },
+            Link::Up => {},
+            Link::Lost { since } => {
+                self.schedule(since + self.rules.grace, Timer::GraceOver { epoch });
+            },
+            Link::Down { .. } => {
+                let what = Timer::SessionExpiry { epoch };
+                if let Some(at) = expires_at {
+                    self.schedule(at, what);
+                }
+            },
+        }
+    }
+
+    /// Apps come and go under ever new names: their records must not stay for ever.
+    pub(super) fn await_forgetting(&mut self) {
+        if self.record.kind == Kind::App && !self.record.listed {
+            let at = self.record.since + self.rules.remember;
+            self.schedule(
+                at,
+                Timer::Forget {
+                    epoch: self.record.epoch,
+                },
+            );
+        }
+    }
+
+    /// Whether the record of an app that went can be removed now; comes back later if not.
+    pub(super) fn is_forgettable(&mut self, epoch: SessionEpoch) -> bool {
+        let record = &self.record;
+        let gone = record.kind == Kind::App && !record.listed && record.session.is_none();
+        if !gone || record.epoch != epoch {
+            return false;
+        }
+        let over = record.since + self.rules.remember <= self.now;
+        if over && record.pending_wills.is_empty() {
+            return true;
+        }
+        // A will that the shell has not confirmed holds the record: it is looked at again a grace later.
+        let at = (record.since + self.rules.remember).max(self.now + self.rules.grace);
+        self.schedule(at, Timer::Forget { epoch });
+        false
+    }
+
+    /// Something went wrong.
+    pub(super) fn failed(&mut self, message: &str) {
+        let end = message.floor_char_boundary(ERROR_BYTES_MAX);
+        let message = message.get(..end).unwrap_or_default().to_owned();
+        self.record.last_error = Some(LastError {
+            at: self.now,
+            message,
+        });
+        self.keep();
+    }
+
+    pub(super) fn presence(&mut self, presence: Presence, reason: Reason, evidence: Evidence) {
+        if self.record.presence != presence {
+            self.record.since = self.now;
+        }
+        self.record.presence = presence;
+        self.record.reason = reason;
+        self.record.evidence = evidence;
+    }
+}
