@@ -1,1 +1,23 @@
-//! An ordered, replicated log for each shard.
+//! An ordered, durable log for each shard, and who owns it.
+//!
+//! [`Shards`] keeps the promise of [`umbel_storage::Ledger`] with one Raft group per shard. A command's way:
+//! [`Shards::propose`](umbel_storage::Ledger::propose) → bounded queue of the shard → batcher (one log entry in
+//! flight, many commands in it) → openraft → log → state → receipt.
+//!
+//! Deliberately absent: MQTT, HTTP, sessions, actors, and any idea of what a row means. Peers come with the
+//! cluster; a group here has one voter, and everything else is as it will be.
+
+mod batcher;
+mod codec;
+pub mod config;
+mod keeper;
+pub mod metrics;
+mod queue;
+mod raft;
+mod shard;
+mod shards;
+pub mod status;
+
+pub use config::{Config, ConfigError};
+pub use shards::{Shards, StartError};
+pub use status::{Role, ShardStatus};

@@ -1,0 +1,3 @@
+//! Proposals per second through 64 shards over the real stores.
+
+fn main() {}

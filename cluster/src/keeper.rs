@@ -1,0 +1,118 @@
+//! One task per node: takes snapshots when they are due, rebuilds shards found damaged, and counts.
+//!
+//! One shard at a time: a snapshot reads a whole shard, and a checkpoint syncs the rows of all of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::time::{Instant, MissedTickBehavior};
+use umbel_core::ids::ShardId;
+use umbel_storage::log::GroupId;
+
+use crate::{
+    metrics::{Meters, Totals},
+    raft::group::{Group, Parts},
+    shard::Shard,
+};
+
+/// What the keeper keeps.
+pub(crate) struct Keeper {
+    /// All shards of the node.
+    pub(crate) shards: Arc<[Arc<Shard>]>,
+    /// What groups are made of.
+    pub(crate) parts: Parts,
+    /// Where it counts.
+    pub(crate) meters: Arc<Meters>,
+    /// Snapshots that failed, and when to try again.
+    pub(crate) retry_at: BTreeMap<ShardId, Instant>,
+}
+
+impl Keeper {
+    /// Looks after the shards until it is aborted.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = tokio::time::interval(self.parts.config.snapshots.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.count();
+            self.rebuild_damaged().await;
+            self.take_snapshots().await;
+        }
+    }
+
+    fn count(&self) {
+        let mut totals = Totals::default();
+        for shard in self.shards.iter() {
+            totals.queued += shard.queue.len();
+            if shard.is_quarantined() {
+                totals.quarantined += 1;
+            } else if shard.term().is_some() {
+                totals.owned += 1;
+            } else {
+                totals.other += 1;
+            }
+        }
+        self.meters.totals(totals);
+    }
+
+    /// A shard whose rows were found damaged while it ran: its log is believed, so the rows come back.
+    async fn rebuild_damaged(&self) {
+        for id in self.parts.state.damaged() {
+            let Some(shard) = self.shards.get(usize::from(id.0)) else {
+                continue;
+            };
+            // A shard that is down for a reason of its own stays down: the reason has not gone away.
+            if shard.group().is_some_and(|group| !group.is_quarantined()) {
+                tracing::warn!(
+                    shard = id.0,
+                    "the state of a shard is damaged: rebuilding it"
+                );
+                shard.restart(self.parts.clone()).await;
+                self.meters.rebuilt();
+            }
+        }
+    }
+
+    async fn take_snapshots(&mut self) {
+        let asked = self.parts.log.wants_purge();
+        for shard in Arc::clone(&self.shards).iter() {
+            let Some(group) = shard.group() else { continue };
+            let wanted = asked.contains(&GroupId(u64::from(shard.id.0)));
+            if self.is_due(shard.id, &group, wanted) {
+                self.take_snapshot(shard.id, &group).await;
+            }
+        }
+    }
+
+    fn is_due(&self, shard: ShardId, group: &Group, wanted: bool) -> bool {
+        let policy = self.parts.config.snapshots;
+        let progress = group.progress();
+        let fresh_entries = progress
+            .applied
+            .saturating_sub(progress.snapshot.unwrap_or(0));
+        let due = fresh_entries >= policy.entries
+            || progress.fresh_bytes >= policy.bytes
+            || (wanted && fresh_entries > policy.tail_entries);
+        due && !group.is_quarantined()
+            && self
+                .retry_at
+                .get(&shard)
+                .is_none_or(|at| *at <= Instant::now())
+    }
+
+    async fn take_snapshot(&mut self, shard: ShardId, group: &Group) {
+        let begun = Instant::now();
+        let outcome = group.snapshot().await;
+        self.meters.snapshot(outcome.is_ok(), begun.elapsed());
+        match outcome {
+            Ok(()) => {
+                self.retry_at.remove(&shard);
+                tracing::debug!(shard = shard.0, took = ?begun.elapsed(), "snapshot taken");
+            },
+            Err(damage) => {
+                self.retry_at
+                    .insert(shard, Instant::now() + self.parts.config.snapshots.retry);
+                tracing::warn!(shard = shard.0, %damage, "snapshot failed; the log stays");
+            },
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! openraft, kept in one room: outside of this folder nobody names its types.
+//!
+//! * [`types`]: the type configuration, and the way between openraft's types and bytes.
+//! * [`log_store`]: openraft's log over [`umbel_storage::log::GroupLog`].
+//! * [`state_machine`]: openraft's state machine over [`umbel_storage::state::State`]; the fence.
+//! * [`recover`]: what has to fit together before a group may run, and the rebuilding of a damaged state.
+//! * [`group`]: one running group.
+//! * [`network`]: the way to peers; there are none yet.
+
+#![expect(
+    clippy::result_large_err,
+    reason = "openraft's StorageError is large; its traits ask for it by value"
+)]
+
+pub(crate) mod group;
+pub(crate) mod log_store;
+pub(crate) mod network;
+pub(crate) mod recover;
+pub(crate) mod state_machine;
+#[cfg(test)]
+mod suite;
+pub(crate) mod types;
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+/// Ends the process with a message: what was to be durable may not be.
+pub(crate) type Fatal = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Why a shard may not serve: something on disk is missing, damaged, or from a newer release.
+#[derive(Clone, Debug, Error)]
+#[error("{detail}")]
+pub(crate) struct Damage {
+    detail: String,
+}
+
+impl Damage {
+    /// In words, for the operator.
+    pub(crate) fn new(detail: String) -> Self {
+        Self { detail }
+    }
+}

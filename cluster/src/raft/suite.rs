@@ -1,0 +1,59 @@
+//! openraft's own test suite for storage, run on ours: over the twins in memory and over the real stores.
+
+use std::sync::Arc;
+
+use openraft::{
+    storage::RaftLogStorage,
+    testing::{StoreBuilder, Suite},
+};
+use umbel_core::ids::ShardId;
+use umbel_storage::{
+    log::{GroupId, GroupLog},
+    memory::{MemoryLog, MemoryState},
+    state::State,
+};
+
+use crate::raft::{
+    log_store::LogStore,
+    state_machine::{Machine, StateMachine},
+    types::{Applied, StorageError, Types},
+};
+
+struct Memory;
+
+impl StoreBuilder<Types, LogStore, StateMachine> for Memory {
+    async fn build(&self) -> Result<((), LogStore, StateMachine), StorageError> {
+        let (log, state) = (Arc::new(MemoryLog::new()), Arc::new(MemoryState::new()));
+        let (store, machine) = build(log, state);
+        Ok(((), store, machine))
+    }
+}
+
+fn build(log: Arc<dyn GroupLog>, state: Arc<dyn State>) -> (LogStore, StateMachine) {
+    let fatal = Arc::new(|message| panic!("{message}"));
+    let store = LogStore::open(GroupId(3), 0, log, fatal).expect("an empty log opens");
+    let machine =
+        Machine::new(ShardId(3), state, store.recent(), Applied::default(), None).expect("machine");
+    (store, StateMachine(Arc::new(machine)))
+}
+
+#[test]
+fn openrafts_suite_passes_in_memory() {
+    Suite::test_all(Memory).expect("suite");
+}
+
+#[tokio::test]
+async fn a_leadership_of_our_own_does_not_outlive_its_process() {
+    let (mut store, _) = build(Arc::new(MemoryLog::new()), Arc::new(MemoryState::new()));
+    let own = openraft::Vote::new_committed(7, 0);
+    let other = openraft::Vote::new_committed(7, 1);
+
+    store.save_vote(&own).await.expect("saved");
+    assert_eq!(
+        store.read_vote().await.expect("read"),
+        Some(openraft::Vote::new(7, 0))
+    );
+
+    store.save_vote(&other).await.expect("saved");
+    assert_eq!(store.read_vote().await.expect("read"), Some(other));
+}
