@@ -1,0 +1,151 @@
+//! Queues: a publisher that numbers its QoS 1 messages, and a reader with a persistent session that comes and goes.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use rand::Rng;
+use rumqttc::{Event, Packet, QoS};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+
+use crate::{
+    history::History,
+    seeds::{Concern, stream},
+    worker::{Where, connect, up},
+};
+
+const ACK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the reader may take to receive everything once nothing is broken any more.
+const DRAIN_PATIENCE: Duration = Duration::from_mins(1);
+/// Rest between two messages: the reader is away part of the time and its queue is bounded.
+const PACE: Duration = Duration::from_millis(5);
+
+/// One queue: the name is its topic and part of both client ids.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    n: u16,
+    seed: u64,
+    name: String,
+    history: Arc<History>,
+}
+
+impl Queue {
+    /// Queue `n` of a run.
+    pub(crate) fn new(n: u16, seed: u64, history: Arc<History>) -> Self {
+        Self {
+            n,
+            seed,
+            name: format!("chaos/queue/{n}"),
+            history,
+        }
+    }
+
+    /// Opens the reader's session; nothing may be published before.
+    pub(crate) async fn prepare(&self, place: &mut Where) -> Result<()> {
+        let (client, mut events) = connect(&self.reader(), up(place).await?, false).await?;
+        client.subscribe(&self.name, QoS::AtLeastOnce).await?;
+        let subscribed = async {
+            loop {
+                if let Event::Incoming(Packet::SubAck(_)) = events.poll().await? {
+                    return anyhow::Ok(());
+                }
+            }
+        };
+        timeout(ACK_PATIENCE, subscribed)
+            .await
+            .context("no SUBACK")?
+    }
+
+    fn reader(&self) -> String {
+        format!("chaos-reader-{}", self.n)
+    }
+
+    /// Publishes numbers until told to stop, each after the PUBACK of the one before.
+    pub(crate) async fn publish(self, mut place: Where, stop: watch::Receiver<bool>) -> Result<()> {
+        let mut number = 0;
+        while !*stop.borrow() {
+            let endpoints = up(&mut place).await?;
+            if self
+                .publish_on(endpoints, &mut number, &stop)
+                .await
+                .is_err()
+            {
+                sleep(PACE).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_on(
+        &self,
+        endpoints: crate::process::Endpoints,
+        number: &mut u64,
+        stop: &watch::Receiver<bool>,
+    ) -> Result<()> {
+        let id = format!("chaos-publisher-{}", self.n);
+        let (client, mut events) = connect(&id, endpoints, true).await?;
+        while !*stop.borrow() {
+            *number += 1;
+            client
+                .publish(&self.name, QoS::AtLeastOnce, false, number.to_string())
+                .await?;
+            let acknowledged = async {
+                loop {
+                    if let Event::Incoming(Packet::PubAck(_)) = events.poll().await? {
+                        return anyhow::Ok(());
+                    }
+                }
+            };
+            timeout(ACK_PATIENCE, acknowledged)
+                .await
+                .context("no PUBACK")??;
+            self.history.acknowledged(&self.name, *number);
+            sleep(PACE).await;
+        }
+        Ok(())
+    }
+
+    /// Receives, comes and goes; at the end stays until everything acknowledged has arrived.
+    pub(crate) async fn read(self, mut place: Where, stop: watch::Receiver<bool>) -> Result<()> {
+        let mut rng = stream(self.seed, Concern::Queue(self.n));
+        while !*stop.borrow() {
+            let endpoints = up(&mut place).await?;
+            let stay = Instant::now() + Duration::from_millis(rng.random_range(50..1000));
+            // A broken connection is what this run is about.
+            drop(self.receive(endpoints, stay, || *stop.borrow()).await);
+            sleep(Duration::from_millis(rng.random_range(0..300))).await;
+        }
+        let deadline = Instant::now() + DRAIN_PATIENCE;
+        while Instant::now() < deadline && !self.drained() {
+            let endpoints = up(&mut place).await?;
+            drop(self.receive(endpoints, deadline, || self.drained()).await);
+        }
+        Ok(())
+    }
+
+    async fn receive(
+        &self,
+        endpoints: crate::process::Endpoints,
+        until: Instant,
+        enough: impl Fn() -> bool,
+    ) -> Result<()> {
+        let (_client, mut events) = connect(&self.reader(), endpoints, false).await?;
+        while !enough() {
+            let event = match timeout_at(until, events.poll()).await {
+                Ok(event) => event?,
+                Err(_) => return Ok(()),
+            };
+            if let Event::Incoming(Packet::Publish(message)) = event {
+                let number = std::str::from_utf8(&message.payload)?.parse()?;
+                self.history.received(&self.name, number);
+            }
+        }
+        Ok(())
+    }
+
+    fn drained(&self) -> bool {
+        self.history.is_drained(&self.name)
+    }
+}
