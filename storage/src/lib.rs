@@ -8,7 +8,9 @@ mod digest;
 pub mod ledger;
 pub mod log;
 pub mod memory;
+pub mod metrics;
 pub mod snapshot;
+pub mod space;
 pub mod state;
 pub mod table;
 

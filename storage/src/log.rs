@@ -1,12 +1,26 @@
 //! The log: entries and small metadata of many Raft groups, believed after a restart.
 //!
-//! This file is the promise; `engine` keeps it on disk, [`crate::memory::MemoryLog`] in memory. Entries are
-//! opaque bytes at consecutive indexes. The store checks no Raft rule but one: a group's log has no holes.
+//! [`GroupLog`] is the promise; [`Log`] keeps it on disk, [`crate::memory::MemoryLog`] in memory. Entries are opaque
+//! bytes at consecutive indexes. The store checks no Raft rule but one: a group's log has no holes.
+
+mod believed;
+mod disk;
+mod entry;
+mod high_water;
+mod open;
+mod reader;
+mod view;
+mod writer;
 
 use std::{fmt, ops::Range};
 
 use bytes::Bytes;
 use thiserror::Error;
+
+pub use believed::{Log, LogOptions};
+pub use open::OpenError;
+pub(crate) use view::gap;
+pub use writer::Fatal;
 
 /// A Raft group of this node. The shard groups use their shard's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,3 +127,6 @@ pub trait GroupLog: Send + Sync + 'static {
     /// Groups that hold back disk space and should snapshot and purge.
     fn wants_purge(&self) -> Vec<GroupId>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::log::{Done, GroupId, GroupLog, LogError, Meta};
+use crate::log::{Done, GroupId, GroupLog, LogError, Meta, gap};
 
 /// A [`GroupLog`] in memory. Clones share one content; [`MemoryLog::crash_copy`] is what a restart would find.
 ///
@@ -83,18 +83,6 @@ impl MemoryLog {
         drop(inner);
         done(Ok(()));
     }
-}
-
-/// The first index of a request that does not follow the one before it, with that one.
-pub(crate) fn gap(last: Option<u64>, entries: &[(u64, Bytes)]) -> Option<(u64, u64)> {
-    let mut last = last;
-    for (index, _) in entries {
-        match last {
-            Some(last) if last.checked_add(1) != Some(*index) => return Some((*index, last)),
-            Some(_) | None => last = Some(*index),
-        }
-    }
-    None
 }
 
 impl GroupLog for MemoryLog {

@@ -1,7 +1,7 @@
 //! Twins of the stores in memory: for tests of other rooms, and held to the same suites as the real ones.
 
 mod ledger;
-pub(crate) mod log;
+mod log;
 mod rows;
 mod state;
 

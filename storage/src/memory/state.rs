@@ -194,13 +194,13 @@ impl State for MemoryState {
     }
 
     fn health(&self, shard: ShardId) -> Health {
-        match self
+        let damage = self
             .0
             .lock()
             .shards
             .get(&shard)
-            .and_then(|shard| shard.damage.clone())
-        {
+            .and_then(|shard| shard.damage.clone());
+        match damage {
             Some(detail) => Health::Damaged(detail),
             None => Health::Sound,
         }
