@@ -7,6 +7,7 @@ pub mod device;
 pub mod ids;
 pub mod json;
 pub mod message;
+pub mod policy;
 pub mod shadow;
 pub mod time;
 pub mod topic;
