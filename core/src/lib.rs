@@ -3,6 +3,7 @@
 //! What is deliberately absent: tokio, clocks, sources of randomness, sockets, disks and logging. Time and
 //! chance are arguments, so that every node decides the same and every test can replay.
 
+pub mod backoff;
 pub mod device;
 pub mod ids;
 pub mod json;
@@ -11,3 +12,4 @@ pub mod policy;
 pub mod shadow;
 pub mod time;
 pub mod topic;
+pub mod wheel;
