@@ -220,6 +220,7 @@ pub struct Will {
 }
 
 /// CONNACK. For 3.x only the first two fields are sent.
+#[expect(clippy::struct_excessive_bools, reason = "the packet has these flags")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnAck {
     /// The server kept a session for this client.

@@ -304,7 +304,6 @@ const fn from_qos(qos: QoS) -> Qos {
 }
 
 /// Reads one validated frame, fixed header included.
-#[expect(dead_code, reason = "until the decoder lands")]
 pub(super) fn decode(frame: BytesMut, version: ProtocolVersion) -> Result<Packet, Malformed> {
     let mut frame = frame;
     let packet = if version.is_v5() {

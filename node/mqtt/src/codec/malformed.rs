@@ -61,16 +61,22 @@ causes! {
     Qos = "qos", MalformedPacket;
     /// Packet identifier 0.
     PacketId = "packet_id", MalformedPacket;
+    /// A PUBLISH without a topic and without an alias for it.
+    MissingTopic = "missing_topic", ProtocolError;
     /// A topic name that is empty or has wildcards.
     TopicName = "topic_name", TopicNameInvalid;
     /// A filter that is empty, misplaces wildcards, or misses the group or filter of `$share`.
     TopicFilter = "topic_filter", TopicFilterInvalid;
-    /// Reserved bits or values of subscription options; no local on a shared subscription.
+    /// Reserved bits of subscription options.
+    ReservedBits = "reserved_bits", MalformedPacket;
+    /// Values subscription options do not have; no local on a shared subscription.
     SubscribeOptions = "subscribe_options", ProtocolError;
     /// A SUBSCRIBE or UNSUBSCRIBE without filters.
     EmptyList = "empty_list", ProtocolError;
     /// A property that does not belong into this packet, or not from a client.
-    Property = "property", ProtocolError;
+    Property = "property", MalformedPacket;
+    /// A subscription identifier in a PUBLISH of a client.
+    SubscriptionId = "subscription_id", ProtocolError;
     /// A property twice.
     DuplicateProperty = "duplicate_property", ProtocolError;
     /// A property with a value it must not have.

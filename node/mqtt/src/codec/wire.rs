@@ -35,7 +35,7 @@ pub(crate) fn put_varint(buffer: &mut BytesMut, mut value: u32) {
 /// Writes a length of two bytes and the bytes; the caller has checked the length.
 pub(crate) fn put_binary(buffer: &mut BytesMut, bytes: &[u8]) {
     debug_assert!(
-        bytes.len() <= usize::from(u16::MAX),
+        u16::try_from(bytes.len()).is_ok(),
         "length is checked before it is written"
     );
     buffer.put_u16(u16::try_from(bytes.len()).unwrap_or(u16::MAX));
@@ -50,9 +50,18 @@ pub(crate) mod property {
     pub(crate) const RESPONSE_TOPIC: u8 = 0x08;
     pub(crate) const CORRELATION_DATA: u8 = 0x09;
     pub(crate) const SUBSCRIPTION_ID: u8 = 0x0B;
+    pub(crate) const SESSION_EXPIRY: u8 = 0x11;
+    pub(crate) const AUTHENTICATION_METHOD: u8 = 0x15;
+    pub(crate) const AUTHENTICATION_DATA: u8 = 0x16;
+    pub(crate) const REQUEST_PROBLEM_INFORMATION: u8 = 0x17;
+    pub(crate) const WILL_DELAY: u8 = 0x18;
+    pub(crate) const REQUEST_RESPONSE_INFORMATION: u8 = 0x19;
     pub(crate) const REASON_STRING: u8 = 0x1F;
+    pub(crate) const RECEIVE_MAXIMUM: u8 = 0x21;
+    pub(crate) const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
     pub(crate) const TOPIC_ALIAS: u8 = 0x23;
     pub(crate) const USER: u8 = 0x26;
+    pub(crate) const MAXIMUM_PACKET_SIZE: u8 = 0x27;
 }
 
 #[cfg(test)]
