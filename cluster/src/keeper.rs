@@ -14,6 +14,10 @@ use crate::{
     shard::Shard,
 };
 
+/// A shard is rebuilt this often before it is left alone: a disk that damages it again and again has to be
+/// looked at by somebody.
+const REBUILDS_MAX: u32 = 5;
+
 /// What the keeper keeps.
 pub(crate) struct Keeper {
     /// All shards of the node.
@@ -22,6 +26,8 @@ pub(crate) struct Keeper {
     pub(crate) parts: Parts,
     /// Where it counts.
     pub(crate) meters: Arc<Meters>,
+    /// How often each shard was rebuilt since the node started.
+    pub(crate) rebuilds: BTreeMap<ShardId, u32>,
     /// Snapshots that failed, and when to try again.
     pub(crate) retry_at: BTreeMap<ShardId, Instant>,
 }
@@ -55,19 +61,23 @@ impl Keeper {
     }
 
     /// A shard whose rows were found damaged while it ran: its log is believed, so the rows come back.
-    async fn rebuild_damaged(&self) {
+    async fn rebuild_damaged(&mut self) {
         for id in self.parts.state.damaged() {
             let Some(shard) = self.shards.get(usize::from(id.0)) else {
                 continue;
             };
-            // A shard that is down for a reason of its own stays down: the reason has not gone away.
-            if shard.group().is_some_and(|group| !group.is_quarantined()) {
-                tracing::warn!(
-                    shard = id.0,
-                    "the state of a shard is damaged: rebuilding it"
-                );
+            // A shard that did not start stays down: the reason has not gone away.
+            if shard.group().is_none() {
+                continue;
+            }
+            let rebuilds = self.rebuilds.entry(id).or_default();
+            if *rebuilds < REBUILDS_MAX {
+                *rebuilds += 1;
                 shard.restart(self.parts.clone()).await;
                 self.meters.rebuilt();
+            } else {
+                let why = format!("its state was damaged again after {REBUILDS_MAX} rebuilds");
+                shard.stop(why).await;
             }
         }
     }

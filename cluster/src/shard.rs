@@ -46,11 +46,17 @@ impl Shard {
 
     /// Stops the group, checks and rebuilds what is on disk, and starts it again, in a new term.
     pub(crate) async fn restart(&self, parts: Parts) {
+        self.stop("the state is being rebuilt".to_owned()).await;
+        self.raise(parts).await;
+    }
+
+    /// Stops the group; from now on the shard serves nothing.
+    pub(crate) async fn stop(&self, why: String) {
         if let Some(group) = self.group() {
-            self.set(Slot::Down("the state is being rebuilt".to_owned()));
+            tracing::error!(shard = self.id.0, %why, "shard stopped");
+            self.set(Slot::Down(why));
             group.shutdown().await;
         }
-        self.raise(parts).await;
     }
 
     async fn raise(&self, parts: Parts) {

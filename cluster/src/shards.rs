@@ -95,6 +95,7 @@ impl Shards {
             shards: Arc::clone(&shards),
             parts,
             meters: Arc::clone(&meters),
+            rebuilds: BTreeMap::new(),
             retry_at: BTreeMap::new(),
         };
         Ok(Arc::new(Self {

@@ -6,11 +6,13 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout};
-use umbel_cluster::{Config, Shards};
+use umbel_cluster::{Config, Role, Shards};
 use umbel_core::ids::{NodeId, ShardId, Term};
 use umbel_storage::{
-    Ledger, Table, Write,
+    Ledger, Refusal, Table, Write,
+    log::{GroupId, GroupLog},
     memory::{MemoryLog, MemoryState},
+    state::State,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -113,4 +115,193 @@ async fn sixty_four_shards_have_owners_in_a_second() {
     disk.start(config(64)).await;
     let again = begun.elapsed();
     assert!(again < Duration::from_secs(1), "took {again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_answers_busy_at_once_and_recovers() {
+    let disk = Disk::new();
+    let mut config = config(1);
+    config.limits.queue_commands_max = 8;
+    let shards = disk.start(config).await;
+    let term = owned(&shards, ShardId(0));
+    disk.log.hold();
+    // One entry gets under way, and then the queue fills.
+    let mut receipts = Vec::new();
+    let refused = loop {
+        let mut receipt = shards.propose(ShardId(0), term, put("k", "v"));
+        match timeout(Duration::ZERO, &mut receipt).await {
+            Ok(outcome) => break outcome,
+            Err(_) => receipts.push(receipt),
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(refused, Err(Refusal::Busy));
+    assert!(receipts.len() <= 16, "bounded: {}", receipts.len());
+    disk.log.release();
+    for receipt in receipts {
+        receipt.await.expect("what was accepted is committed");
+    }
+    shards
+        .propose(ShardId(0), term, put("k", "v"))
+        .await
+        .expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_by_name_keeps_reads_and_recovers() {
+    let disk = Disk::new();
+    let shards = disk.start(config(1)).await;
+    let term = owned(&shards, ShardId(0));
+    shards
+        .propose(ShardId(0), term, put("a", "1"))
+        .await
+        .expect("committed");
+    disk.log.set_full(true);
+    let refused = shards.propose(ShardId(0), term, put("a", "2")).await;
+    assert_eq!(refused, Err(Refusal::StorageFull));
+    assert_eq!(get(&shards, ShardId(0), "a").as_deref(), Some("1"));
+    disk.log.set_full(false);
+    shards
+        .propose(ShardId(0), term, put("a", "3"))
+        .await
+        .expect("without a restart");
+    assert_eq!(shards.term(ShardId(0)), Some(term), "without a new owner");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_written_is_refused_with_its_reason() {
+    let shards = Disk::new().start(config(1)).await;
+    let shard = ShardId(0);
+    let term = owned(&shards, shard);
+    let large = vec![Write::put(Table::Device, "k", vec![0; 4 << 20])];
+    assert_eq!(
+        shards.propose(shard, term, large).await,
+        Err(Refusal::TooLarge)
+    );
+    assert_eq!(
+        shards.propose(shard, Term(term.0 - 1), put("k", "")).await,
+        Err(Refusal::NotOwner)
+    );
+    assert_eq!(
+        shards.propose(ShardId(1), term, put("k", "")).await,
+        Err(Refusal::NotOwner)
+    );
+    assert!(shards.get(ShardId(1), Table::Device, b"k").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_answers_what_waits_and_takes_no_more() {
+    let disk = Disk::new();
+    let shards = disk.start(config(2)).await;
+    let term = owned(&shards, ShardId(1));
+    let receipts: Vec<_> = (0..100)
+        .map(|n| shards.propose(ShardId(1), term, put(&format!("{n}"), "v")))
+        .collect();
+    shards.shutdown().await;
+    for receipt in receipts {
+        receipt.await.expect("served before the stop");
+    }
+    let late = shards.propose(ShardId(1), term, put("late", "v")).await;
+    assert_eq!(late, Err(Refusal::Unknown));
+    shards.shutdown().await;
+
+    let shards = disk.start(config(2)).await;
+    assert_eq!(get(&shards, ShardId(1), "99").as_deref(), Some("v"));
+    assert_eq!(get(&shards, ShardId(1), "late"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_found_damaged_while_running_are_rebuilt() {
+    let disk = Disk::new();
+    let mut config = config(2);
+    config.snapshots.every = Duration::from_millis(10);
+    let shards = disk.start(config).await;
+    let (sound, broken) = (ShardId(0), ShardId(1));
+    let term = owned(&shards, broken);
+    shards
+        .propose(broken, term, put("a", "1"))
+        .await
+        .expect("committed");
+
+    disk.state.quarantine(broken, "a bit fell over");
+    let again = eventually(|| shards.term(broken).filter(|again| *again != term)).await;
+    assert!(again > term, "a rebuilt shard has another owner's term");
+    assert_eq!(get(&shards, broken, "a").as_deref(), Some("1"));
+    shards
+        .propose(broken, again, put("a", "2"))
+        .await
+        .expect("committed");
+    assert_eq!(
+        shards.propose(broken, term, put("a", "3")).await,
+        Err(Refusal::NotOwner)
+    );
+    assert!(shards.term(sound).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_cannot_start_is_named_and_the_others_serve() {
+    let disk = Disk::new();
+    disk.start(config(3)).await.shutdown().await;
+    let newer = vec![(disk.log.range(GroupId(1)).end, vec![9].into())];
+    disk.log.append(GroupId(1), newer, Box::new(drop));
+
+    let shards = disk.start(config(3)).await;
+    let status = shards.status();
+    let why = status[1].quarantined.as_deref().expect("quarantined");
+    assert!(why.contains("format 9"), "{why}");
+    assert_eq!(status[1].role, Role::Stopped);
+    let refused = shards.propose(ShardId(1), Term(1), put("k", "v")).await;
+    assert_eq!(refused, Err(Refusal::Quarantined));
+    assert!(
+        shards.get(ShardId(1), Table::Device, b"k").is_err(),
+        "never served"
+    );
+    for shard in [ShardId(0), ShardId(2)] {
+        let term = owned(&shards, shard);
+        shards
+            .propose(shard, term, put("k", "v"))
+            .await
+            .expect("committed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_busy_shard_is_replaced_by_snapshots() {
+    let disk = Disk::new();
+    let mut config = config(1);
+    config.snapshots.every = Duration::from_millis(5);
+    config.snapshots.entries = 20;
+    config.snapshots.tail_entries = 4;
+    let shards = disk.start(config).await;
+    let term = owned(&shards, ShardId(0));
+    eventually_async(|| async {
+        shards
+            .propose(ShardId(0), term, put("k", "v"))
+            .await
+            .expect("committed");
+        (disk.log.range(GroupId(0)).start > 40).then_some(())
+    })
+    .await;
+    let status = shards.status().remove(0);
+    assert!(
+        status.snapshot.is_some_and(|index| index > 40),
+        "{status:?}"
+    );
+}
+
+async fn eventually<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    eventually_async(|| std::future::ready(condition())).await
+}
+
+async fn eventually_async<T, F: Future<Output = Option<T>>>(mut condition: impl FnMut() -> F) -> T {
+    timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = condition().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("in time")
 }

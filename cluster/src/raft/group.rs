@@ -126,7 +126,7 @@ impl Group {
             Ok(())
         };
         if risen.is_err() {
-            drop(self.raft.shutdown().await);
+            self.shutdown().await;
         }
         risen
     }
@@ -250,6 +250,7 @@ impl Group {
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(shard = self.id.0, %error, "group ended badly");
         }
+        self.machine.close().await;
     }
 }
 
@@ -292,3 +293,6 @@ fn stopped(machine: &Machine, error: &dyn std::fmt::Display) -> Damage {
             .unwrap_or_else(|| format!("the group stopped: {error}")),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,6 +61,8 @@ pub(crate) struct Machine {
     /// The latest snapshot was taken for openraft, which is about to ask for it.
     prepared: AtomicBool,
     quarantined: Mutex<Option<String>>,
+    /// The group has stopped; written under the lock of `applied`.
+    closed: AtomicBool,
 }
 
 /// How far a machine is.
@@ -96,6 +98,7 @@ impl Machine {
             snapshot: Mutex::new(snapshot),
             prepared: AtomicBool::new(false),
             quarantined: Mutex::new(None),
+            closed: AtomicBool::new(false),
             applied: AsyncMutex::new(Applied::default()),
         };
         machine.publish(applied.id);
@@ -140,6 +143,14 @@ impl Machine {
             tracing::error!(shard = self.shard.0, %detail, "shard quarantined");
             *quarantined = Some(detail);
         }
+    }
+
+    /// Waits for an apply that is under way and allows no other: openraft's worker may outlive its group for a
+    /// moment, and whoever stops a group is about to change the rows.
+    pub(crate) async fn close(&self) {
+        let applied = self.applied.lock().await;
+        self.closed.store(true, Ordering::Release);
+        drop(applied);
     }
 
     /// Makes the state durable and writes a snapshot of it. Applies wait meanwhile, reads do not.
@@ -317,6 +328,10 @@ impl RaftStateMachine<Types> for StateMachine {
         I::IntoIter: OptionalSend,
     {
         let mut applied = self.0.applied.lock().await;
+        if self.0.closed.load(Ordering::Acquire) {
+            let error = Damage::new("the group has stopped".to_owned());
+            return Err(StorageIOError::write_state_machine(AnyError::new(&error)).into());
+        }
         let outcome = self.apply_all(&mut applied, entries.into_iter()).await;
         outcome.map_err(|damage| self.stop(&damage))
     }
