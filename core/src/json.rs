@@ -5,10 +5,10 @@
 //! object (two readers would see two documents) and integers that do not fit 64 bits (they would silently lose
 //! digits).
 
-use std::{cell::Cell, fmt, fmt::Write as _};
+use std::{cell::Cell, fmt, fmt::Write as _, sync::Arc};
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 use thiserror::Error;
 
 /// Deepest nesting any caller can allow: the builder recurses once per level.
@@ -80,8 +80,97 @@ pub enum JsonError {
     Syntax(String),
 }
 
-/// Builds a value from bytes, if they are JSON within the limits.
+/// A JSON value, built for speed: texts and keys are shared, members are a list sorted by key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Json {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool(bool),
+    /// Any finite number.
+    Number(Number),
+    /// Text.
+    Text(Arc<str>),
+    /// Values in order.
+    Array(Vec<Json>),
+    /// Members with different keys.
+    Object(Members),
+}
+
+/// Members of an object, sorted by key; no key occurs twice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Members(Vec<(Arc<str>, Json)>);
+
+impl Members {
+    /// Sorts members; `None` if a key occurs twice.
+    fn new(mut members: Vec<(Arc<str>, Json)>) -> Option<Self> {
+        if !members.is_sorted_by(|(left, _), (right, _)| left < right) {
+            members.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+            if !members.is_sorted_by(|(left, _), (right, _)| left < right) {
+                return None;
+            }
+        }
+        Some(Self(members))
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        let at = self
+            .0
+            .binary_search_by(|(other, _)| other.as_ref().cmp(key))
+            .ok()?;
+        self.0.get(at).map(|(_, value)| value)
+    }
+
+    /// Takes a member out.
+    pub fn remove(&mut self, key: &str) -> Option<Json> {
+        let at = self
+            .0
+            .binary_search_by(|(other, _)| other.as_ref().cmp(key))
+            .ok()?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// The members in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Json)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no members.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<Json> for Value {
+    fn from(json: Json) -> Self {
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(flag) => Self::Bool(flag),
+            Json::Number(number) => Self::Number(number),
+            Json::Text(text) => Self::String(text.as_ref().to_owned()),
+            Json::Array(items) => items.into_iter().map(Self::from).collect(),
+            Json::Object(members) => members
+                .0
+                .into_iter()
+                .map(|(key, value)| (key.as_ref().to_owned(), Self::from(value)))
+                .collect(),
+        }
+    }
+}
+
+/// Builds a value of `serde_json`'s from bytes, if they are JSON within the limits.
 pub fn parse(bytes: &[u8], limits: &JsonLimits) -> Result<Value, JsonError> {
+    read(bytes, limits).map(Value::from)
+}
+
+/// Builds a value from bytes, if they are JSON within the limits.
+pub fn read(bytes: &[u8], limits: &JsonLimits) -> Result<Json, JsonError> {
     if bytes.len() > limits.bytes {
         return Err(JsonError::TooLarge { max: limits.bytes });
     }
@@ -183,75 +272,93 @@ fn skip_number(first: u8, text: &[u8]) -> Result<&[u8], JsonError> {
     }
 }
 
-/// Builds a [`Value`] and notes a key that occurs twice.
+/// Builds a [`Json`] and notes a key that occurs twice.
 #[derive(Clone, Copy)]
 struct Build<'a> {
     duplicate: &'a Cell<bool>,
 }
 
 impl<'de> DeserializeSeed<'de> for Build<'_> {
-    type Value = Value;
+    type Value = Json;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Json, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Build<'_> {
-    type Value = Value;
+    type Value = Json;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json::Number(value.into()))
     }
 
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Json, E> {
         Number::from_f64(value)
-            .map(Value::Number)
+            .map(Json::Number)
             .ok_or_else(|| E::custom("number out of range"))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json::Text(Arc::from(value)))
     }
 
-    fn visit_string<E>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Json, A::Error> {
         let mut items = Vec::new();
         while let Some(item) = sequence.next_element_seed(self)? {
             items.push(item);
         }
-        Ok(Value::Array(items))
+        Ok(Json::Array(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(self)?;
-            if members.insert(key, value).is_some() {
-                self.duplicate.set(true);
-                return Err(A::Error::custom("duplicate key"));
-            }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+        let mut members = Vec::new();
+        while let Some(key) = map.next_key_seed(Key)? {
+            members.push((key, map.next_value_seed(self)?));
         }
-        Ok(Value::Object(members))
+        Members::new(members).map(Json::Object).ok_or_else(|| {
+            self.duplicate.set(true);
+            A::Error::custom("duplicate key")
+        })
+    }
+}
+
+/// Builds a key without a `String` in between.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Arc<str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Arc<str>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Arc<str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Arc<str>, E> {
+        Ok(Arc::from(value))
     }
 }
 
@@ -281,15 +388,29 @@ pub fn write_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// Appends a number.
+pub fn write_number(out: &mut String, number: &Number) {
+    if let Some(integer) = number.as_u64() {
+        write_u64(out, integer);
+    } else {
+        write_display(out, number);
+    }
+}
+
+/// Appends an integer; documents and metadata are full of them, and formatting machinery would cost more than the rest.
+pub(crate) fn write_u64(out: &mut String, integer: u64) {
+    out.push_str(itoa::Buffer::new().format(integer));
+}
+
 /// Appends a value without whitespace.
-pub fn write_value(out: &mut String, value: &Value) {
+pub fn write_value(out: &mut String, value: &Json) {
     match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
-        Value::Number(number) => write_display(out, number),
-        Value::String(text) => write_string(out, text),
-        Value::Array(items) => write_list(out, items.iter(), write_value),
-        Value::Object(members) => write_members(out, members.iter(), write_value),
+        Json::Null => out.push_str("null"),
+        Json::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
+        Json::Number(number) => write_number(out, number),
+        Json::Text(text) => write_string(out, text),
+        Json::Array(items) => write_list(out, items.iter(), write_value),
+        Json::Object(members) => write_members(out, members.iter(), write_value),
     }
 }
 
@@ -330,4 +451,108 @@ pub(crate) fn write_members<K: AsRef<str>, T>(
 /// Appends whatever can be displayed.
 pub(crate) fn write_display(out: &mut String, value: impl fmt::Display) {
     write!(out, "{value}").expect("a String takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: JsonLimits = JsonLimits {
+        bytes: 100,
+        depth: 3,
+        nodes: 6,
+        key_bytes: 4,
+    };
+
+    fn refused(text: &str) -> JsonError {
+        parse(text.as_bytes(), &LIMITS).expect_err(text)
+    }
+
+    #[test]
+    fn limits_hold_before_anything_is_built() {
+        assert_eq!(refused(&" ".repeat(101)), JsonError::TooLarge { max: 100 });
+        assert_eq!(refused("[[[[1]]]]"), JsonError::TooDeep { max: 3 });
+        assert_eq!(refused(&"[".repeat(90)), JsonError::TooDeep { max: 3 });
+        assert_eq!(refused("[1,2,3,4,5,6]"), JsonError::TooManyNodes { max: 6 });
+        assert_eq!(refused(r#"{"abcde":1}"#), JsonError::KeyTooLong { max: 4 });
+        for good in [
+            "[[[1]]]",
+            "[1,2,3,4,5]",
+            r#"{"abcd":"abcdef"}"#,
+            r#"{"[{\"":"[[[["}"#,
+        ] {
+            assert!(parse(good.as_bytes(), &LIMITS).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn no_limit_lets_the_builder_recurse_without_bound() {
+        let deepest = JsonLimits {
+            depth: usize::MAX,
+            ..JsonLimits::default()
+        };
+        let text = format!("{}{}", "[".repeat(DEPTH_MAX), "]".repeat(DEPTH_MAX));
+        assert!(parse(text.as_bytes(), &deepest).is_ok());
+        let error = parse(format!("[{text}]").as_bytes(), &deepest);
+        assert_eq!(error, Err(JsonError::TooDeep { max: DEPTH_MAX }));
+    }
+
+    #[test]
+    fn a_key_that_occurs_twice_is_refused() {
+        assert_eq!(refused(r#"{"a":1,"a":1}"#), JsonError::DuplicateKey);
+        let escaped = parse(br#"{"a":1,"\u0061":1}"#, &JsonLimits::default());
+        assert_eq!(escaped, Err(JsonError::DuplicateKey));
+        assert!(parse(br#"{"a":{"b":1},"b":1}"#, &LIMITS).is_ok());
+    }
+
+    #[test]
+    fn integers_keep_all_their_digits_or_are_refused() {
+        for good in [
+            "18446744073709551615",
+            "-9223372036854775808",
+            "1e20",
+            "-0",
+            "1.5e-7",
+        ] {
+            assert!(parse(good.as_bytes(), &LIMITS).is_ok(), "{good}");
+        }
+        for bad in [
+            "18446744073709551616",
+            "-9223372036854775809",
+            "1e999",
+            "-1e999",
+        ] {
+            assert_eq!(refused(bad), JsonError::Number, "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_a_syntax_error() {
+        for text in [
+            "",
+            "{",
+            "tru",
+            "1 2",
+            "[1,]",
+            "{\"a\" 1}",
+            "\"\\ud800\"",
+            "\"\n\"",
+            "'a'",
+            "01",
+        ] {
+            assert!(matches!(refused(text), JsonError::Syntax(_)), "{text}");
+        }
+        assert_eq!(parse(b"\"\xc3\x28\"", &LIMITS), Err(JsonError::Utf8));
+    }
+
+    #[test]
+    fn strings_are_escaped_as_json_wants() {
+        let mut out = String::new();
+        write_string(&mut out, "a\"\\\n\r\t\u{1}\u{1f}/ü\u{2028}");
+        assert_eq!(out, "\"a\\\"\\\\\\n\\r\\t\\u0001\\u001f/ü\u{2028}\"");
+        assert_eq!(
+            serde_json::from_str::<String>(&out).unwrap(),
+            "a\"\\\n\r\t\u{1}\u{1f}/ü\u{2028}"
+        );
+    }
 }

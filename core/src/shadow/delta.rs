@@ -17,7 +17,7 @@ pub fn delta(desired: &Object, reported: Option<&Object>) -> Option<Object> {
         .iter()
         .filter_map(|(key, want)| Some((Arc::clone(key), difference(want, reported.get(key))?)))
         .collect();
-    (!members.is_empty()).then(|| Object::new(members))
+    (!members.is_empty()).then(|| Object::sorted(members))
 }
 
 fn difference(want: &Node, have: Option<&Node>) -> Option<Node> {

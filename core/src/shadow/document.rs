@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use thiserror::Error;
 
 use super::{
@@ -13,7 +12,10 @@ use super::{
     request::{SectionPatch, Update},
     tree::Object,
 };
-use crate::{json, time::Timestamp};
+use crate::{
+    json::{self, Json},
+    time::Timestamp,
+};
 
 /// How long a deleted shadow's version is remembered, so that a shadow made anew counts on.
 pub const TOMBSTONE_TTL: Duration = Duration::from_hours(48);
@@ -253,7 +255,7 @@ impl StoredSection {
             nodes: usize::MAX,
             key_bytes: usize::MAX,
         };
-        let Value::Object(members) = json::parse(self.state.as_bytes(), &limits)? else {
+        let Json::Object(members) = json::read(self.state.as_bytes(), &limits)? else {
             return Err(StoredError::NotAnObject);
         };
         let mut stamps = self.stamps.iter().copied();

@@ -1,7 +1,6 @@
 //! Bodies of answers and events, written straight to bytes.
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 
 use super::{
     document::{Document, Section, Shadow},
@@ -10,7 +9,7 @@ use super::{
     tree::{Object, write_stamp},
 };
 use crate::{
-    json::{write_display, write_list, write_members, write_string, write_value},
+    json::{Json, Members, write_list, write_members, write_string, write_u64, write_value},
     time::Timestamp,
 };
 
@@ -56,7 +55,7 @@ impl Body {
     }
 
     fn number(&mut self, name: &str, value: u64) {
-        write_display(self.key(name), value);
+        write_u64(self.key(name), value);
     }
 
     fn object(&mut self, name: &str, write: impl FnOnce(&mut Self)) {
@@ -146,21 +145,21 @@ pub(super) fn updated(update: &Update, version: u64, now: Timestamp, token: Opti
     body.finish(token)
 }
 
-fn write_patch_metadata(out: &mut String, members: &Map<String, Value>, at: u64) {
+fn write_patch_metadata(out: &mut String, members: &Members, at: u64) {
     write_members(out, members.iter(), |out, value| {
         write_value_metadata(out, value, at);
     });
 }
 
-fn write_value_metadata(out: &mut String, value: &Value, at: u64) {
+fn write_value_metadata(out: &mut String, value: &Json, at: u64) {
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => write_stamp(out, at),
-        Value::Array(items) => {
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) => write_stamp(out, at),
+        Json::Array(items) => {
             write_list(out, items.iter(), |out, item| {
                 write_value_metadata(out, item, at);
             });
         },
-        Value::Object(members) => write_patch_metadata(out, members, at),
+        Json::Object(members) => write_patch_metadata(out, members, at),
     }
 }
 

@@ -1,13 +1,14 @@
 //! What is asked of a shadow: bytes → a checked request.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 use super::{Limits, error::ShadowError};
 use crate::{
     ids::{ClientId, ShadowName},
-    json,
+    json::{self, Json, Members},
 };
 
 /// Most bytes of a client token.
@@ -77,7 +78,7 @@ pub(super) enum SectionPatch<'a> {
     /// The section is null.
     Drop,
     /// The section is an object.
-    Merge(&'a Map<String, Value>),
+    Merge(&'a Members),
 }
 
 /// A checked update: shape, version and token are valid; depth and size are judged with the document.
@@ -85,7 +86,7 @@ pub(super) enum SectionPatch<'a> {
 pub(super) struct Update {
     version: Option<u64>,
     /// `None` is `"state":null`.
-    state: Option<Map<String, Value>>,
+    state: Option<Members>,
 }
 
 impl Update {
@@ -95,7 +96,7 @@ impl Update {
     }
 
     /// What was sent as `state`.
-    pub(super) fn state(&self) -> Option<&Map<String, Value>> {
+    pub(super) fn state(&self) -> Option<&Members> {
         self.state.as_ref()
     }
 
@@ -109,8 +110,8 @@ impl Update {
 
     fn section(&self, name: &str) -> SectionPatch<'_> {
         match self.state.as_ref().map(|state| state.get(name)) {
-            None | Some(Some(Value::Null)) => SectionPatch::Drop,
-            Some(Some(Value::Object(members))) => SectionPatch::Merge(members),
+            None | Some(Some(Json::Null)) => SectionPatch::Drop,
+            Some(Some(Json::Object(members))) => SectionPatch::Merge(members),
             Some(_) => SectionPatch::Keep,
         }
     }
@@ -121,9 +122,9 @@ impl Update {
 pub(super) fn parse_update(
     payload: &[u8],
     limits: &Limits,
-) -> (Option<String>, Result<Update, ShadowError>) {
-    let mut root = match json::parse(payload, &limits.json) {
-        Ok(Value::Object(root)) => root,
+) -> (Option<Arc<str>>, Result<Update, ShadowError>) {
+    let mut root = match json::read(payload, &limits.json) {
+        Ok(Json::Object(root)) => root,
         Ok(_) => {
             return (
                 None,
@@ -144,29 +145,29 @@ pub(super) fn parse_update(
     }
 }
 
-fn check_update(mut root: Map<String, Value>) -> Result<Update, ShadowError> {
+fn check_update(mut root: Members) -> Result<Update, ShadowError> {
     let version = root.get("version").map(check_version).transpose()?;
     let state = match root.remove("state") {
         None => return Err(ShadowError::missing_state()),
-        Some(Value::Null) => None,
-        Some(Value::Object(state)) => Some(state),
+        Some(Json::Null) => None,
+        Some(Json::Object(state)) => Some(state),
         Some(_) => return Err(ShadowError::not_an_object("State")),
     };
-    for (key, value) in state.iter().flatten() {
-        let node = match key.as_str() {
+    for (key, value) in state.iter().flat_map(Members::iter) {
+        let node = match key.as_ref() {
             "desired" => "Desired",
             "reported" => "Reported",
             _ => return Err(ShadowError::invalid_node(key)),
         };
-        if !value.is_object() && !value.is_null() {
+        if !matches!(value, Json::Object(_) | Json::Null) {
             return Err(ShadowError::not_an_object(node));
         }
     }
     Ok(Update { version, state })
 }
 
-fn check_version(value: &Value) -> Result<u64, ShadowError> {
-    let Value::Number(number) = value else {
+fn check_version(value: &Json) -> Result<u64, ShadowError> {
+    let Json::Number(number) = value else {
         return Err(ShadowError::invalid_version());
     };
     if let Some(version) = number.as_u64() {
@@ -181,29 +182,34 @@ fn check_version(value: &Value) -> Result<u64, ShadowError> {
 }
 
 /// The token of a get or delete. Everything else in the body, JSON or not, is ignored.
-pub(super) fn parse_token(payload: &[u8], limits: &Limits) -> Result<Option<String>, ShadowError> {
-    match json::parse(payload, &limits.json) {
-        Ok(Value::Object(mut root)) => take_token(&mut root),
+pub(super) fn parse_token(
+    payload: &[u8],
+    limits: &Limits,
+) -> Result<Option<Arc<str>>, ShadowError> {
+    match json::read(payload, &limits.json) {
+        Ok(Json::Object(mut root)) => take_token(&mut root),
         Ok(_) => Ok(None),
         Err(_) => Ok(salvage_token(payload)),
     }
 }
 
-fn take_token(root: &mut Map<String, Value>) -> Result<Option<String>, ShadowError> {
+fn take_token(root: &mut Members) -> Result<Option<Arc<str>>, ShadowError> {
     match root.remove("clientToken") {
         None => Ok(None),
-        Some(Value::String(token)) if token.len() <= TOKEN_BYTES_MAX => Ok(Some(token)),
+        Some(Json::Text(token)) if token.len() <= TOKEN_BYTES_MAX => Ok(Some(token)),
         Some(_) => Err(ShadowError::invalid_token()),
     }
 }
 
 /// The token of a body that is JSON, but beyond our limits. Reads without building anything else.
-fn salvage_token(payload: &[u8]) -> Option<String> {
+fn salvage_token(payload: &[u8]) -> Option<Arc<str>> {
     #[derive(Deserialize)]
     struct TokenOnly {
         #[serde(rename = "clientToken")]
         token: Option<String>,
     }
     let TokenOnly { token } = serde_json::from_slice(payload).ok()?;
-    token.filter(|token| token.len() <= TOKEN_BYTES_MAX)
+    token
+        .filter(|token| token.len() <= TOKEN_BYTES_MAX)
+        .map(Arc::from)
 }

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Number, Value};
+use serde_json::Number;
 
 use super::StoredError;
-use crate::json;
+use crate::json::{self, Json, Members};
 
 /// Members of an object, sorted by key.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +39,9 @@ pub enum Scalar {
 }
 
 impl Object {
-    /// Sorts the members. Keys must differ.
-    pub(super) fn new(mut members: Vec<Member>) -> Self {
-        members.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+    /// Wraps members that are sorted and have different keys.
+    pub(super) fn sorted(members: Vec<Member>) -> Self {
+        debug_assert!(members.is_sorted_by(|(left, _), (right, _)| left < right));
         Self(members.into())
     }
 
@@ -81,16 +81,14 @@ impl Object {
 
     /// Puts a stored state and its times together again.
     pub(super) fn restore(
-        members: &Map<String, Value>,
+        members: &Members,
         stamps: &mut impl Iterator<Item = u64>,
     ) -> Result<Self, StoredError> {
-        let mut sorted: Vec<_> = members.iter().collect();
-        sorted.sort_unstable_by_key(|(key, _)| *key);
-        let members: Result<Vec<Member>, StoredError> = sorted
-            .into_iter()
-            .map(|(key, value)| Ok((Arc::from(key.as_str()), Node::restore(value, stamps)?)))
+        let members: Result<_, StoredError> = members
+            .iter()
+            .map(|(key, value)| Ok((Arc::clone(key), Node::restore(value, stamps)?)))
             .collect();
-        Ok(Self(members?.into()))
+        Ok(Self(members?))
     }
 }
 
@@ -98,7 +96,7 @@ impl Node {
     fn write_state(&self, out: &mut String) {
         match self {
             Self::Leaf(Scalar::Bool(flag), _) => out.push_str(if *flag { "true" } else { "false" }),
-            Self::Leaf(Scalar::Number(number), _) => json::write_display(out, number),
+            Self::Leaf(Scalar::Number(number), _) => json::write_number(out, number),
             Self::Leaf(Scalar::Text(text), _) => json::write_string(out, text),
             Self::Array(items) => {
                 json::write_list(out, items.iter(), |out, item| item.write_state(out));
@@ -125,22 +123,20 @@ impl Node {
         }
     }
 
-    fn restore(value: &Value, stamps: &mut impl Iterator<Item = u64>) -> Result<Self, StoredError> {
+    fn restore(value: &Json, stamps: &mut impl Iterator<Item = u64>) -> Result<Self, StoredError> {
         Ok(match value {
-            Value::Null => return Err(StoredError::Null),
-            Value::Bool(flag) => Self::Leaf(Scalar::Bool(*flag), stamp(stamps)?),
-            Value::Number(number) => Self::Leaf(Scalar::Number(number.clone()), stamp(stamps)?),
-            Value::String(text) => {
-                Self::Leaf(Scalar::Text(Arc::from(text.as_str())), stamp(stamps)?)
-            },
-            Value::Array(items) => {
+            Json::Null => return Err(StoredError::Null),
+            Json::Bool(flag) => Self::Leaf(Scalar::Bool(*flag), stamp(stamps)?),
+            Json::Number(number) => Self::Leaf(Scalar::Number(number.clone()), stamp(stamps)?),
+            Json::Text(text) => Self::Leaf(Scalar::Text(Arc::clone(text)), stamp(stamps)?),
+            Json::Array(items) => {
                 let items: Result<Vec<_>, _> = items
                     .iter()
                     .map(|item| Self::restore(item, stamps))
                     .collect();
                 Self::Array(items?.into())
             },
-            Value::Object(members) => Self::Object(Object::restore(members, stamps)?),
+            Json::Object(members) => Self::Object(Object::restore(members, stamps)?),
         })
     }
 
@@ -185,7 +181,7 @@ impl Scalar {
 /// Appends the metadata of one value.
 pub(super) fn write_stamp(out: &mut String, at: u64) {
     out.push_str("{\"timestamp\":");
-    json::write_display(out, at);
+    json::write_u64(out, at);
     out.push('}');
 }
 
