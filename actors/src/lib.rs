@@ -1,5 +1,45 @@
 //! One supervised actor per device; order per device; bounded work.
 //!
-//! Deliberately absent: sockets, MQTT packets, HTTP, openraft.
+//! Every device and application has an actor by name, which is awake only while there is work. A command goes
+//! from [`Fleet`] through admission to the shard, whose table knows the sleeping; the actor it wakes lets
+//! `core::device` decide, makes the decision durable through the shard's ledger, adopts it, and only then tells
+//! subscribers, the feed and the asker. Start reading at `device.rs`, then `decide.rs`.
+//!
+//! Deliberately absent: sockets, MQTT packets, HTTP, openraft, and any decision about the domain.
 
+mod admission;
+mod adopt;
+mod alarms;
+mod census;
+mod common;
+mod config;
+mod decide;
+mod device;
+mod feed;
+mod fleet;
+pub mod metrics;
 pub mod ports;
+mod query;
+mod records;
+mod recover;
+mod refused;
+mod shard;
+mod slot;
+pub mod supervise;
+mod supervisor;
+mod timer;
+mod troubles;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use census::ByPresence;
+pub use config::{Config, FailPoint};
+pub use feed::{Delivery, Events, FleetEvent, FleetEventKind};
+pub use fleet::{Counts, EditError, Fleet, Opened, Pulse, Running, StartError};
+pub use query::{Filter, NamedPage, PAGE_MAX, Page};
+pub use recover::Recovered;
+pub use refused::Refused;
+pub use troubles::Quarantined;
+pub use view::DeviceView;

@@ -1,0 +1,271 @@
+//! From an input to what the world is told: load, decide, persist, adopt, tell. In that order, always.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tracing::warn;
+use umbel_core::{
+    device::{self, Change, DeviceRecord, Effect, Input, RecordChange},
+    ids::{SessionEpoch, Term},
+    shadow::{Shadow, ShadowKind},
+    time::Timestamp,
+};
+use umbel_storage::{ledger::Refusal, table::Write};
+
+use crate::{
+    adopt,
+    alarms::Alarm,
+    device::{Answer, Work},
+    records,
+    refused::Refused,
+    shard::Shard,
+    slot::Slot,
+};
+
+/// What an awake actor knows. It was committed, in the term it belongs to.
+#[derive(Default)]
+pub(crate) struct Hot {
+    term: Option<Term>,
+    record: Loaded,
+    shadows: BTreeMap<ShadowKind, Shadow>,
+}
+
+#[derive(Default)]
+enum Loaded {
+    #[default]
+    NotYet,
+    Missing,
+    Record(Arc<DeviceRecord>),
+}
+
+impl Hot {
+    /// Whether sleeping would cost reading a document again.
+    pub(crate) fn is_hot(&self) -> bool {
+        !self.shadows.is_empty()
+    }
+
+    /// What was known under another term may be old.
+    fn enter(&mut self, term: Term) {
+        if self.term != Some(term) {
+            *self = Self {
+                term: Some(term),
+                ..Self::default()
+            };
+        }
+    }
+
+    fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    fn record(&self) -> Option<&DeviceRecord> {
+        match &self.record {
+            Loaded::Record(record) => Some(record),
+            Loaded::NotYet | Loaded::Missing => None,
+        }
+    }
+
+    fn load_record(&mut self, shard: &Shard, slot: &Slot) -> Result<(), Refused> {
+        if matches!(self.record, Loaded::NotYet) {
+            self.record = match records::load_device(shard, slot.id())? {
+                Some(record) => Loaded::Record(record),
+                None => Loaded::Missing,
+            };
+        }
+        Ok(())
+    }
+
+    fn load_shadow(
+        &mut self,
+        shard: &Shard,
+        slot: &Slot,
+        kind: &ShadowKind,
+    ) -> Result<Shadow, Refused> {
+        if let Some(shadow) = self.shadows.get(kind) {
+            return Ok(shadow.clone());
+        }
+        let shadow = records::load_shadow(shard, slot.id(), kind)?;
+        if shadow.exists() {
+            self.keep_shadow(
+                kind.clone(),
+                shadow.clone(),
+                shard.common.config.hot_shadows_max,
+            );
+        }
+        Ok(shadow)
+    }
+
+    fn keep_shadow(&mut self, kind: ShadowKind, shadow: Shadow, max: usize) {
+        if self.shadows.len() >= max.max(1) && !self.shadows.contains_key(&kind) {
+            self.shadows.pop_first();
+        }
+        self.shadows.insert(kind, shadow);
+    }
+}
+
+/// Works on one command. On refusal nothing was adopted and nobody was told.
+pub(crate) async fn decide(
+    shard: &Arc<Shard>,
+    slot: &Arc<Slot>,
+    work: Work,
+    hot: &mut Hot,
+) -> Answer {
+    if let Some(fail_point) = &shard.common.config.fail_point {
+        fail_point(slot.id());
+    }
+    let turn = Turn {
+        shard,
+        slot,
+        term: shard.term()?,
+    };
+    hot.enter(turn.term);
+    let outcome = turn.work(work, hot).await;
+    if outcome.is_err() {
+        // Whatever went wrong, the stored state is the truth; it is read again next time.
+        hot.forget();
+    }
+    outcome
+}
+
+/// One command's way through the machine.
+struct Turn<'a> {
+    shard: &'a Arc<Shard>,
+    slot: &'a Arc<Slot>,
+    term: Term,
+}
+
+impl Turn<'_> {
+    async fn work(&self, work: Work, hot: &mut Hot) -> Answer {
+        if self.slot.is_in_doubt() {
+            hot.forget();
+            hot.enter(self.term);
+            self.settle_doubt().await?;
+        }
+        hot.load_record(self.shard, self.slot)?;
+        let input = match work {
+            Work::Input(input) => *input,
+            Work::Alarm(alarm) => alarm.input(),
+            Work::Shadow(request) => {
+                let current = hot.load_shadow(self.shard, self.slot, &request.shadow)?;
+                Input::Shadow { current, request }
+            },
+        };
+        let mut wills = Vec::new();
+        let answer = self.run(input, hot, &mut wills).await?;
+        for epoch in wills {
+            self.shard.common.meters.wills.increment(1);
+            let published = Input::WillPublished { epoch };
+            if let Err(why) = self.run(published, hot, &mut Vec::new()).await {
+                // The will is out; only the note of it is missing. Publishing it again would be worse than
+                // trying again to write it down.
+                warn!(device = %self.slot.id(), error = %why, "could not record a published will");
+                hot.forget();
+                hot.enter(self.term);
+                self.shard.alarm(
+                    self.slot.id(),
+                    crate::timer::RETRY,
+                    Alarm::WillPublished(epoch),
+                );
+            }
+        }
+        Ok(answer)
+    }
+
+    /// A write whose outcome is unknown may still be on its way. What is committed after it settles it.
+    async fn settle_doubt(&self) -> Result<(), Refused> {
+        let barrier = records::barrier(self.slot.id());
+        self.shard
+            .common
+            .ledger
+            .propose(self.shard.id, self.term, vec![barrier])
+            .await?;
+        self.slot.set_doubt(false);
+        Ok(())
+    }
+
+    async fn run(&self, input: Input, hot: &mut Hot, wills: &mut Vec<SessionEpoch>) -> Answer {
+        let common = &self.shard.common;
+        let now = common.clock.wall();
+        let change = device::handle(
+            self.slot.id(),
+            hot.record(),
+            input,
+            now,
+            &common.config.rules,
+        );
+        let Change {
+            record,
+            shadow,
+            effects,
+        } = change;
+        let mut next = Some((record, shadow));
+        if !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Persist(_)))
+        {
+            self.adopt(next.take(), false, hot, now);
+            // A read is only true if this node is still the owner after it was made.
+            if self.shard.term()? != self.term {
+                return Err(Refused::NotOwner);
+            }
+        }
+        let mut answer = None;
+        for effect in effects {
+            match effect {
+                Effect::Persist(writes) => {
+                    self.persist(records::writes(self.slot.id(), writes)?)
+                        .await?;
+                    self.adopt(next.take(), true, hot, now);
+                },
+                Effect::Reply(reply) => answer = Some(reply),
+                Effect::PublishWill { epoch, message } => {
+                    common.outbox.publish(Arc::new(message)).await;
+                    wills.push(epoch);
+                },
+                Effect::Publish(message) => common.outbox.publish(Arc::new(message)).await,
+                Effect::EndSession { .. } | Effect::Evict { .. } | Effect::Schedule { .. } => {
+                    adopt::carry_out(self.shard, self.slot, &effect);
+                },
+            }
+        }
+        Ok(answer)
+    }
+
+    fn adopt(
+        &self,
+        next: Option<(RecordChange, Option<(ShadowKind, Shadow)>)>,
+        is_stored: bool,
+        hot: &mut Hot,
+        now: Timestamp,
+    ) {
+        let Some((record, shadow)) = next else { return };
+        adopt::record(
+            self.shard,
+            self.slot,
+            hot.record(),
+            (&record, is_stored),
+            now,
+        );
+        match record {
+            RecordChange::Keep => {},
+            RecordChange::Put(record) => hot.record = Loaded::Record(record),
+            RecordChange::Remove => hot.record = Loaded::Missing,
+        }
+        if let Some((kind, shadow)) = shadow {
+            adopt::shadow(self.shard, self.slot, &kind, &shadow, now);
+            hot.keep_shadow(kind, shadow, self.shard.common.config.hot_shadows_max);
+        }
+    }
+
+    async fn persist(&self, writes: Vec<Write>) -> Result<(), Refused> {
+        let receipt = self
+            .shard
+            .common
+            .ledger
+            .propose(self.shard.id, self.term, writes);
+        let outcome = receipt.await;
+        if outcome == Err(Refusal::Unknown) {
+            self.slot.set_doubt(true);
+        }
+        Ok(outcome?)
+    }
+}

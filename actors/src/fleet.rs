@@ -1,0 +1,461 @@
+//! The face of the actors: verbs for the edges. Senders, actors and locks never leave this room.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use ractor::{Actor, ActorRef};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+use umbel_core::{
+    device::{AttributesError, Connect, Disconnect, DisconnectReason, Input, Kind, Reply},
+    ids::{ClientId, DeviceId, SessionEpoch, ShadowName},
+    shadow::{self, Origin, Request, ShadowError},
+    time::Tick,
+};
+use umbel_storage::ledger::Ledger;
+
+use crate::{
+    alarms::Alarm,
+    census::ByPresence,
+    common::Common,
+    config::Config,
+    device::{Answer, Work},
+    feed::{Events, FleetEventKind},
+    metrics::{self, CommandKind},
+    ports::{Clock, Outbox},
+    query::{self, Filter, NamedPage, Page},
+    recover::{self, Recovered},
+    refused::Refused,
+    shard::Shard,
+    slot::{Mode, Slot},
+    supervisor::Root,
+    timer::{self, Clockwork},
+    troubles::Quarantined,
+    view::DeviceView,
+};
+
+/// Every device and application of this node, by name. Cheap to clone.
+#[derive(Clone)]
+pub struct Fleet {
+    common: Arc<Common>,
+    shards: Arc<[Arc<Shard>]>,
+}
+
+/// What runs behind a [`Fleet`]. Shut it down; dropping it stops the clockwork only.
+pub struct Running {
+    fleet: Fleet,
+    clockwork: Clockwork,
+    root: ActorRef<()>,
+}
+
+/// The fleet could not start.
+#[derive(Debug, Error)]
+#[error("the supervisors could not start")]
+pub struct StartError(#[from] ractor::SpawnErr);
+
+/// An open session.
+#[derive(Clone)]
+pub struct Opened {
+    /// Of this connection.
+    pub epoch: SessionEpoch,
+    /// Whether an older session goes on.
+    pub session_present: bool,
+    /// The open connection that was taken over.
+    pub taken_over: Option<SessionEpoch>,
+    /// For [`Fleet::touch`].
+    pub pulse: Pulse,
+}
+
+/// Where signs of life of one client are noted.
+#[derive(Clone)]
+pub struct Pulse(Arc<Slot>);
+
+/// Why a change of what is said of a device did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EditError {
+    /// The fleet refused to work on it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There is no such device.
+    #[error("there is no such device")]
+    NotFound,
+    /// There is such a device already.
+    #[error("the device exists already")]
+    Exists,
+    /// The record is not the one the caller has seen.
+    #[error("the record has revision {revision}")]
+    PreconditionFailed {
+        /// The revision it has.
+        revision: u64,
+    },
+    /// The attributes are not acceptable.
+    #[error(transparent)]
+    Invalid(#[from] AttributesError),
+}
+
+/// Numbers of the fleet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Devices.
+    pub devices: ByPresence,
+    /// Other clients.
+    pub apps: ByPresence,
+    /// Actors awake.
+    pub awake: usize,
+    /// Devices in quarantine.
+    pub quarantined: usize,
+}
+
+impl Fleet {
+    /// Starts supervisors and clockwork. No command is taken before [`Fleet::recover`].
+    pub async fn start(
+        config: Config,
+        ledger: Arc<dyn Ledger>,
+        outbox: Arc<dyn Outbox>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Running), StartError> {
+        let count = ledger.shards().max(1);
+        let common = Common::new(config, ledger, outbox, clock);
+        let shards: Arc<[Arc<Shard>]> = (0..count)
+            .map(|number| Shard::new(umbel_core::ids::ShardId(number), &common))
+            .collect();
+        let (root, _task) = Actor::spawn(None, Root, shards.to_vec()).await?;
+        let clockwork = Clockwork::start(Arc::clone(&common), Arc::clone(&shards));
+        let fleet = Self { common, shards };
+        let running = Running {
+            fleet: fleet.clone(),
+            clockwork,
+            root,
+        };
+        Ok((fleet, running))
+    }
+
+    /// Reads what is stored, marks sessions that were connected as stale and schedules what is due. Shards that
+    /// come to this node later are recovered by the clockwork.
+    pub async fn recover(&self) -> Result<Recovered, Refused> {
+        let mut total = Recovered::default();
+        for shard in self.shards.iter() {
+            let recovered = recover::shard(shard).await?;
+            total.clients += recovered.clients;
+            total.changed += recovered.changed;
+        }
+        self.common.serve();
+        info!(
+            clients = total.clients,
+            changed = total.changed,
+            "fleet recovered"
+        );
+        Ok(total)
+    }
+
+    /// Opens a session. Its epoch is committed before this returns.
+    pub async fn connect(&self, client: &ClientId, connect: Connect) -> Result<Opened, Refused> {
+        let shard = self.shard(client);
+        let work = Work::Input(Box::new(Input::Connect(Box::new(connect))));
+        match self.ask(client, CommandKind::Connect, work).await? {
+            Some(Reply::Opened(opened)) => {
+                let slot = shard.slot(client);
+                slot.touch(self.common.clock.tick());
+                Ok(Opened {
+                    epoch: opened.epoch,
+                    session_present: opened.session_present,
+                    taken_over: opened.taken_over,
+                    pulse: Pulse(slot),
+                })
+            },
+            Some(Reply::NotListed) => {
+                self.common.meters.refused(Refused::NotListed);
+                Err(Refused::NotListed)
+            },
+            other => Err(unexpected(client, other.as_ref())),
+        }
+    }
+
+    /// Records that a connection ended. A refusal that passes is tried again by itself until it is recorded, so
+    /// the caller need not repeat it.
+    pub async fn disconnect(
+        &self,
+        client: &ClientId,
+        epoch: SessionEpoch,
+        reason: DisconnectReason,
+        expiry: Option<u32>,
+        with_will: bool,
+    ) -> Result<(), Refused> {
+        let end = Alarm::Ended(Disconnect {
+            epoch,
+            reason,
+            expiry,
+            with_will,
+        });
+        let shard = self.shard(client);
+        // The actor itself sees to refusals after admission; only admission and crashes are ours.
+        let lost = match shard.send(client, CommandKind::Disconnect, Work::Alarm(end)) {
+            Ok(answer) => match answer.await {
+                Ok(answer) => return answer.map(|_| ()),
+                Err(_crashed) => Refused::Restarting,
+            },
+            Err(why) => why,
+        };
+        timer::retry(shard, client, end, lost);
+        Err(lost)
+    }
+
+    /// Notes a sign of life: one store, nobody is woken.
+    #[expect(
+        clippy::unused_self,
+        reason = "the verb belongs to the fleet, whoever keeps the number"
+    )]
+    pub fn touch(&self, pulse: &Pulse, now: Tick) {
+        pulse.0.touch(now);
+    }
+
+    /// Works on a shadow request. It is admitted and in order at the first poll. Answers over MQTT, refusals
+    /// included, are published before this returns.
+    pub async fn shadow(
+        &self,
+        device: &DeviceId,
+        request: Request,
+    ) -> Result<shadow::Reply, Refused> {
+        let client = ClientId::from(device.clone());
+        let verb = request.verb;
+        let kept = matches!(request.origin, Origin::Mqtt { .. }).then(|| request.clone());
+        let refused = match self
+            .ask(&client, CommandKind::Shadow, Work::Shadow(request))
+            .await
+        {
+            Ok(Some(Reply::Shadow(reply))) => {
+                metrics::count_shadow(verb, &reply);
+                return Ok(reply);
+            },
+            Ok(other) => unexpected(&client, other.as_ref()),
+            Err(why) => why,
+        };
+        if let Some(request) = kept {
+            self.reject(device, &request, refused).await;
+        }
+        Err(refused)
+    }
+
+    async fn reject(&self, device: &DeviceId, request: &Request, why: Refused) {
+        let error = match why {
+            Refused::TooManyInFlight => ShadowError::too_many_requests(),
+            Refused::TooLarge => ShadowError::too_large(),
+            Refused::Overloaded
+            | Refused::NotOwner
+            | Refused::StorageFull
+            | Refused::Quarantined
+            | Refused::Restarting
+            | Refused::Stopping
+            | Refused::NotListed
+            | Refused::Unreadable
+            | Refused::Unknown => ShadowError::internal(),
+        };
+        let now = self.common.clock.wall();
+        let limits = &self.common.config.rules.shadow;
+        let (reply, message) = shadow::reject(device, request, error, now, limits);
+        metrics::count_shadow(request.verb, &reply);
+        if let Some(message) = message {
+            self.common.outbox.publish(Arc::new(message)).await;
+        }
+    }
+
+    /// Lists a device, with attributes given as a merge patch of none.
+    pub async fn create_device(
+        &self,
+        device: &DeviceId,
+        patch: Bytes,
+    ) -> Result<DeviceView, EditError> {
+        self.edit(device, Input::Create { patch }).await
+    }
+
+    /// Changes what is said of a device by a JSON merge patch, if it still has the revision named.
+    pub async fn set_attributes(
+        &self,
+        device: &DeviceId,
+        patch: Bytes,
+        if_match: Option<u64>,
+    ) -> Result<DeviceView, EditError> {
+        self.edit(device, Input::SetAttributes { patch, if_match })
+            .await
+    }
+
+    /// Deletes a device, if it still has the revision named. Its connection is ended; its shadows stay.
+    pub async fn delete_device(
+        &self,
+        device: &DeviceId,
+        if_match: Option<u64>,
+    ) -> Result<(), EditError> {
+        let client = ClientId::from(device.clone());
+        let work = Work::Input(Box::new(Input::Delete { if_match }));
+        match self.ask(&client, CommandKind::Registry, work).await? {
+            Some(Reply::Done) => Ok(()),
+            other => Err(edit_error(&client, other)),
+        }
+    }
+
+    async fn edit(&self, device: &DeviceId, input: Input) -> Result<DeviceView, EditError> {
+        let client = ClientId::from(device.clone());
+        let work = Work::Input(Box::new(input));
+        match self.ask(&client, CommandKind::Registry, work).await? {
+            Some(Reply::Record(_)) => {
+                query::device(self.shard(&client), &client)?.ok_or(EditError::NotFound)
+            },
+            other => Err(edit_error(&client, other)),
+        }
+    }
+
+    /// One device, as it is committed. Wakes nobody.
+    pub fn device(&self, device: &DeviceId) -> Result<Option<DeviceView>, Refused> {
+        let client = ClientId::from(device.clone());
+        let view = query::device(self.shard(&client), &client)?;
+        Ok(view.filter(|view| view.record.kind == Kind::Device))
+    }
+
+    /// One client, device or not. Wakes nobody.
+    pub fn client(&self, client: &ClientId) -> Result<Option<DeviceView>, Refused> {
+        query::device(self.shard(client), client)
+    }
+
+    /// A page of devices in id order. Wakes nobody; reads on a thread where waiting harms nobody.
+    pub async fn devices(
+        &self,
+        filter: Filter,
+        after: Option<DeviceId>,
+        limit: usize,
+    ) -> Result<Page, Refused> {
+        let fleet = self.clone();
+        let read = move || query::devices(&fleet.common, &fleet.shards, &filter, after, limit);
+        tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or(Err(Refused::Stopping))
+    }
+
+    /// A page of the names of a device's shadows. Wakes nobody.
+    pub fn list_named(
+        &self,
+        device: &DeviceId,
+        after: Option<&ShadowName>,
+        limit: usize,
+    ) -> Result<NamedPage, Refused> {
+        let client = ClientId::from(device.clone());
+        query::named(self.shard(&client), &client, after, limit)
+    }
+
+    /// The devices in quarantine.
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        let mut all: Vec<_> = self
+            .shards
+            .iter()
+            .flat_map(|shard| shard.troubles.lock().quarantined().collect::<Vec<_>>())
+            .collect();
+        all.sort_by(|one, other| one.device.cmp(&other.device));
+        all
+    }
+
+    /// Lets a device out of quarantine; false when it was not in it.
+    pub fn release(&self, client: &ClientId) -> bool {
+        let shard = self.shard(client);
+        if !shard.troubles.lock().release(client) {
+            return false;
+        }
+        let slot = shard.slot(client);
+        {
+            let mut gate = slot.gate.lock();
+            if gate.mode == Mode::Quarantined {
+                gate.mode = Mode::Open;
+            }
+        }
+        info!(device = %client, "device released from quarantine");
+        self.common.feed.tell(
+            self.common.clock.wall(),
+            client.clone(),
+            FleetEventKind::Released,
+        );
+        // Timers that came due meanwhile were lost; the machine schedules them anew.
+        timer::send(shard, client, Alarm::Restart);
+        true
+    }
+
+    /// Numbers of the fleet.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            devices: self.common.census.devices(),
+            apps: self.common.census.apps(),
+            awake: self.common.awake.taken(),
+            quarantined: self
+                .shards
+                .iter()
+                .map(|shard| shard.troubles.lock().quarantined_count())
+                .sum(),
+        }
+    }
+
+    /// What happens from now on, or since the event `after`.
+    pub fn events(&self, after: Option<u64>) -> Events {
+        Events::new(&self.common.feed, after)
+    }
+
+    fn shard(&self, client: &ClientId) -> &Arc<Shard> {
+        let count = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
+        let id = umbel_core::ids::ShardId::of(client.as_str(), count);
+        self.shards
+            .get(usize::from(id.0))
+            .expect("the id is taken modulo the number of shards")
+    }
+
+    /// Sends at the first poll, then waits.
+    async fn ask(&self, client: &ClientId, kind: CommandKind, work: Work) -> Answer {
+        let answer: oneshot::Receiver<Answer> = self.shard(client).send(client, kind, work)?;
+        answer.await.unwrap_or_else(|_crashed| {
+            self.common.meters.refused(Refused::Restarting);
+            Err(Refused::Restarting)
+        })
+    }
+}
+
+impl Running {
+    /// Refuses new commands, waits for those in flight, and stops everything. What could not be finished in
+    /// time has an unknown outcome, as after a crash.
+    pub async fn shutdown(self, patience: Duration) {
+        let Self {
+            fleet,
+            clockwork,
+            root,
+        } = self;
+        fleet.common.stop();
+        clockwork.stop().await;
+        let until = tokio::time::Instant::now() + patience;
+        while fleet.common.in_flight.taken() > 0 && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let left = fleet.common.in_flight.taken();
+        if left > 0 {
+            warn!(commands = left, "stopping with commands in flight");
+        }
+        if root.stop_and_wait(None, Some(patience)).await.is_err() {
+            warn!("the actors did not stop in time");
+        }
+        fleet.common.forget_idle();
+        fleet.common.feed.close();
+        for shard in fleet.shards.iter() {
+            shard.set_supervisor(None);
+        }
+    }
+}
+
+fn edit_error(client: &ClientId, reply: Option<Reply>) -> EditError {
+    match reply {
+        Some(Reply::NotFound) => EditError::NotFound,
+        Some(Reply::Exists) => EditError::Exists,
+        Some(Reply::PreconditionFailed { revision }) => EditError::PreconditionFailed { revision },
+        Some(Reply::Invalid(why)) => EditError::Invalid(why),
+        other => EditError::Refused(unexpected(client, other.as_ref())),
+    }
+}
+
+/// The machine answered something else than was asked: a fault of ours, and the outcome is what it says.
+fn unexpected(client: &ClientId, reply: Option<&Reply>) -> Refused {
+    tracing::error!(device = %client, ?reply, "the device machine gave an answer that does not fit");
+    Refused::Unknown
+}

@@ -1,0 +1,166 @@
+//! What the fleet counts. Names are constants, labels come from closed sets, ids are never labels.
+
+use std::time::Duration;
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use umbel_core::shadow::{Reply, Verb};
+
+use crate::refused::Refused;
+
+/// Actors awake now.
+pub const AWAKE: &str = "umbel_actors_awake";
+/// Actors woken.
+pub const WAKES: &str = "umbel_actors_wakes_total";
+/// Actors put to sleep.
+pub const SLEEPS: &str = "umbel_actors_sleeps_total";
+/// Device actors that panicked.
+pub const PANICS: &str = "umbel_actors_panics_total";
+/// Devices in quarantine now.
+pub const QUARANTINED: &str = "umbel_actors_quarantined";
+/// Devices ever put in quarantine.
+pub const QUARANTINES: &str = "umbel_actors_quarantines_total";
+/// Commands refused, by reason.
+pub const REFUSED: &str = "umbel_actors_refused_total";
+/// Commands in flight now.
+pub const IN_FLIGHT: &str = "umbel_actors_commands_in_flight";
+/// Shadow requests answered, by verb and result.
+pub const SHADOW_REQUESTS: &str = "umbel_shadow_requests_total";
+/// Time from admission of a command to its answer, by kind.
+pub const COMMAND_SECONDS: &str = "umbel_actors_command_seconds";
+/// Clients by kind and presence.
+pub const CLIENTS: &str = "umbel_fleet_clients";
+/// Sessions that were opened.
+pub const SESSIONS_OPENED: &str = "umbel_fleet_sessions_opened_total";
+/// Sessions that took over from a connection that was still there.
+pub const TAKEOVERS: &str = "umbel_fleet_takeovers_total";
+/// Wills published.
+pub const WILLS: &str = "umbel_fleet_wills_published_total";
+
+/// Gives every metric of this crate its text and unit.
+pub fn describe() {
+    describe_gauge!(AWAKE, "Device actors awake");
+    describe_counter!(WAKES, "Device actors woken");
+    describe_counter!(SLEEPS, "Device actors put to sleep");
+    describe_counter!(PANICS, "Device actors that panicked");
+    describe_gauge!(QUARANTINED, "Devices in quarantine");
+    describe_counter!(QUARANTINES, "Devices put in quarantine");
+    describe_counter!(REFUSED, "Commands refused, by reason");
+    describe_gauge!(IN_FLIGHT, "Commands in flight");
+    describe_counter!(
+        SHADOW_REQUESTS,
+        "Shadow requests answered, by verb and result"
+    );
+    describe_histogram!(
+        COMMAND_SECONDS,
+        Unit::Seconds,
+        "Admission of a command to its answer"
+    );
+    describe_gauge!(CLIENTS, "Clients by kind and presence");
+    describe_counter!(SESSIONS_OPENED, "Sessions opened");
+    describe_counter!(TAKEOVERS, "Sessions that took over from a live connection");
+    describe_counter!(WILLS, "Wills published");
+}
+
+/// Which command, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CommandKind {
+    Connect,
+    Disconnect,
+    Shadow,
+    Registry,
+    Timer,
+}
+
+impl CommandKind {
+    const ALL: [Self; 5] = [
+        Self::Connect,
+        Self::Disconnect,
+        Self::Shadow,
+        Self::Registry,
+        Self::Timer,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Disconnect => "disconnect",
+            Self::Shadow => "shadow",
+            Self::Registry => "registry",
+            Self::Timer => "timer",
+        }
+    }
+}
+
+/// Handles that are looked up once; a lookup costs twelve times an increment.
+pub(crate) struct Meters {
+    pub(crate) wakes: Counter,
+    pub(crate) sleeps: Counter,
+    pub(crate) panics: Counter,
+    pub(crate) quarantines: Counter,
+    pub(crate) quarantined: Gauge,
+    pub(crate) sessions_opened: Counter,
+    pub(crate) takeovers: Counter,
+    pub(crate) wills: Counter,
+    pub(crate) awake: Gauge,
+    pub(crate) in_flight: Gauge,
+    refused: Vec<(Refused, Counter)>,
+    commands: Vec<(CommandKind, Histogram)>,
+}
+
+impl Meters {
+    pub(crate) fn new() -> Self {
+        let refused = Refused::ALL.map(|why| (why, counter!(REFUSED, "reason" => why.label())));
+        let commands = CommandKind::ALL
+            .map(|kind| (kind, histogram!(COMMAND_SECONDS, "kind" => kind.label())));
+        Self {
+            wakes: counter!(WAKES),
+            sleeps: counter!(SLEEPS),
+            panics: counter!(PANICS),
+            quarantines: counter!(QUARANTINES),
+            quarantined: gauge!(QUARANTINED),
+            sessions_opened: counter!(SESSIONS_OPENED),
+            takeovers: counter!(TAKEOVERS),
+            wills: counter!(WILLS),
+            awake: gauge!(AWAKE),
+            in_flight: gauge!(IN_FLIGHT),
+            refused: refused.into(),
+            commands: commands.into(),
+        }
+    }
+
+    pub(crate) fn refused(&self, why: Refused) {
+        if let Some((_, counter)) = self.refused.iter().find(|(reason, _)| *reason == why) {
+            counter.increment(1);
+        }
+    }
+
+    pub(crate) fn answered(&self, kind: CommandKind, took: Duration) {
+        if let Some((_, histogram)) = self.commands.iter().find(|(known, _)| *known == kind) {
+            histogram.record(took);
+        }
+    }
+}
+
+/// Counts the answer to a shadow request.
+pub(crate) fn count_shadow(verb: Verb, reply: &Reply) {
+    let verb = match verb {
+        Verb::Get => "get",
+        Verb::Update => "update",
+        Verb::Delete => "delete",
+    };
+    let result = match reply {
+        Reply::Accepted(_) => "accepted",
+        Reply::Rejected(rejection) => match rejection.error.code {
+            404 => "not_found",
+            409 => "conflict",
+            413 => "too_large",
+            429 => "throttled",
+            400..=499 => "invalid",
+            _ => "failed",
+        },
+    };
+    counter!(SHADOW_REQUESTS, "verb" => verb, "result" => result).increment(1);
+}

@@ -1,0 +1,199 @@
+//! After a start, or a change of owner: fills a shard's table, and tells each device's machine that its owner
+//! is new. Sessions that were connected lost their gateway; graces, expiries and wills are scheduled anew.
+//!
+//! No actor is woken: the machine is pure, so its decisions for hundreds of devices become one log entry.
+//! Until a shard is recovered it refuses every command, so nothing else writes its records meanwhile.
+
+use std::sync::Arc;
+
+use tracing::warn;
+use umbel_core::{
+    device::{self, DeviceRecord, Effect, Input, RecordChange},
+    ids::{ClientId, Term},
+    time::Timestamp,
+};
+use umbel_storage::table::{Operation, Table, Write};
+
+use crate::{adopt, alarms::Alarm, records, refused::Refused, shard::Shard, slot::Slot};
+
+/// Rows read at once.
+const PAGE: usize = 1_000;
+/// A log entry of recovery is closed when its values reach this.
+const ENTRY_BYTES: usize = 512 * 1024;
+
+/// What recovery found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Records of devices and applications.
+    pub clients: usize,
+    /// How many of them were decided anew, such as sessions whose gateway is gone.
+    pub changed: usize,
+}
+
+/// A decision that waits to be durable.
+struct Decision {
+    slot: Arc<Slot>,
+    before: DeviceRecord,
+    change: RecordChange,
+    is_stored: bool,
+    effects: Vec<Effect>,
+}
+
+/// Decisions that become one log entry.
+#[derive(Default)]
+struct Entry {
+    decisions: Vec<Decision>,
+    writes: Vec<Write>,
+    bytes: usize,
+}
+
+/// Recovers one shard in the term it is owned in now. Nothing to do when it is owned by nobody here.
+pub(crate) async fn shard(shard: &Arc<Shard>) -> Result<Recovered, Refused> {
+    let Some(term) = shard.common.ledger.term(shard.id) else {
+        return Ok(Recovered::default());
+    };
+    shard.begin_recovery();
+    let mut recovered = Recovered::default();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let pairs = shard
+            .common
+            .ledger
+            .scan(shard.id, Table::Device, &[], after.as_deref(), PAGE)
+            .map_err(|why| records::refusal(shard, &why))?;
+        let Some((last, _)) = pairs.last() else { break };
+        after = Some(last.clone());
+        recovered.clients += pairs.len();
+        recovered.changed += page(shard, term, pairs).await?;
+        // A node has a hundred thousand of these and two workers.
+        tokio::task::yield_now().await;
+    }
+    shard.set_recovered(term);
+    Ok(recovered)
+}
+
+async fn page(
+    shard: &Arc<Shard>,
+    term: Term,
+    pairs: Vec<(Vec<u8>, Vec<u8>)>,
+) -> Result<usize, Refused> {
+    let now = shard.common.clock.wall();
+    let mut changed = 0;
+    let mut entry = Entry::default();
+    for (key, value) in pairs {
+        let Some(client) = client_of(&key) else {
+            warn!(shard = %shard.id, "a record's key is no client id");
+            return Err(Refused::Unreadable);
+        };
+        let record = records::decode_device(shard, &value)?;
+        let slot = shard.slot(&client);
+        adopt::settle(
+            shard,
+            &slot,
+            &record,
+            record.is_flapping(now, &shard.common.config.rules.flapping),
+        );
+        changed += usize::from(decide(shard, slot, record, now, &mut entry)?);
+        if entry.bytes >= ENTRY_BYTES {
+            commit(shard, term, std::mem::take(&mut entry), now).await?;
+        }
+    }
+    commit(shard, term, entry, now).await?;
+    Ok(changed)
+}
+
+/// Lets the machine look at a record; true when it wants to change it.
+fn decide(
+    shard: &Arc<Shard>,
+    slot: Arc<Slot>,
+    record: DeviceRecord,
+    now: Timestamp,
+    entry: &mut Entry,
+) -> Result<bool, Refused> {
+    // After a change of term in one process the connections of this node are still there.
+    let input = Input::Recover {
+        gateway_alive: shard.has_served(),
+    };
+    let rules = &shard.common.config.rules;
+    let change = device::handle(slot.id(), Some(&record), input, now, rules);
+    let mut effects = Vec::with_capacity(change.effects.len());
+    let mut is_stored = false;
+    for effect in change.effects {
+        if let Effect::Persist(writes) = effect {
+            is_stored = true;
+            let writes = records::writes(slot.id(), writes)?;
+            entry.bytes += writes.iter().map(weight).sum::<usize>();
+            entry.writes.extend(writes);
+        } else {
+            effects.push(effect);
+        }
+    }
+    let is_changed = is_stored || matches!(change.record, RecordChange::Put(_));
+    entry.decisions.push(Decision {
+        slot,
+        before: record,
+        change: change.record,
+        is_stored,
+        effects,
+    });
+    Ok(is_changed)
+}
+
+fn weight(write: &Write) -> usize {
+    let value = match &write.operation {
+        Operation::Put(value) => value.len(),
+        Operation::Delete | Operation::DeletePrefix => 0,
+    };
+    64 + write.key.len() + value
+}
+
+/// Makes the decisions durable, adopts them, and only then tells.
+async fn commit(
+    shard: &Arc<Shard>,
+    term: Term,
+    entry: Entry,
+    now: Timestamp,
+) -> Result<(), Refused> {
+    if !entry.writes.is_empty() {
+        shard
+            .common
+            .ledger
+            .propose(shard.id, term, entry.writes)
+            .await?;
+    }
+    for decision in entry.decisions {
+        let Decision {
+            slot,
+            before,
+            change,
+            is_stored,
+            effects,
+        } = decision;
+        adopt::record(shard, &slot, Some(&before), (&change, is_stored), now);
+        for effect in effects {
+            match effect {
+                Effect::Publish(message) => shard.common.outbox.publish(Arc::new(message)).await,
+                Effect::PublishWill { epoch, message } => {
+                    shard.common.outbox.publish(Arc::new(message)).await;
+                    shard.common.meters.wills.increment(1);
+                    shard.alarm(
+                        slot.id(),
+                        std::time::Duration::ZERO,
+                        Alarm::WillPublished(epoch),
+                    );
+                },
+                Effect::Persist(_) | Effect::Reply(_) => {},
+                Effect::EndSession { .. } | Effect::Evict { .. } | Effect::Schedule { .. } => {
+                    adopt::carry_out(shard, &slot, &effect);
+                },
+            }
+        }
+    }
+    Ok(())
+}
+
+fn client_of(key: &[u8]) -> Option<ClientId> {
+    std::str::from_utf8(key)
+        .ok()
+        .and_then(|text| ClientId::parse(text).ok())
+}
