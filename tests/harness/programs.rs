@@ -1,0 +1,112 @@
+//! The programs people use: ours, mosquitto's, and Python with the AWS SDKs.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::Node;
+
+/// What a program printed, once it ended well.
+pub type Output = String;
+
+/// A program of this workspace, where `cargo build --workspace` put it.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    assert!(
+        path.exists(),
+        "{} is not built; run `cargo build --workspace`",
+        path.display()
+    );
+    path
+}
+
+/// Runs a Python script of `tests/python` against a node; it must end well.
+pub fn python(script: &str, arguments: &[&str]) -> Output {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let venv = option_env!("UMBEL_VENV").map_or_else(|| root.join("target/venv"), PathBuf::from);
+    let python = venv.join("bin/python");
+    assert!(
+        python.exists(),
+        "{} is missing; run `bash .ci/setup`",
+        python.display()
+    );
+    finish(
+        Command::new(python)
+            .arg(root.join("tests/python").join(script))
+            .args(arguments)
+            .env("PYTHONUNBUFFERED", "1"),
+    )
+}
+
+/// Publishes with `mosquitto_pub`.
+pub fn mosquitto_pub(node: &Node, arguments: &[&str]) -> Output {
+    finish(mosquitto("mosquitto_pub", node, arguments))
+}
+
+/// Starts `mosquitto_sub`; [`Running::finish`] gives what it received.
+pub fn mosquitto_sub(node: &Node, arguments: &[&str]) -> Running {
+    let child = mosquitto("mosquitto_sub", node, arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    Running { child: Some(child) }
+}
+
+fn mosquitto(name: &str, node: &Node, arguments: &[&str]) -> Command {
+    let mut command = Command::new(name);
+    let port = node.at.mqtt.port().to_string();
+    command
+        .args(["-h", "127.0.0.1", "-p", &port])
+        .args(arguments);
+    command
+}
+
+fn finish(mut command: impl std::borrow::BorrowMut<Command>) -> Output {
+    let command = command.borrow_mut();
+    let output = command.output().unwrap_or_else(|e| {
+        panic!(
+            "{}: {e}; run `bash .ci/setup`",
+            Path::new(command.get_program()).display()
+        )
+    });
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let arguments: Vec<&OsStr> = command.get_args().collect();
+    assert!(
+        output.status.success(),
+        "{} {arguments:?}: {}\n{}\n{}",
+        command.get_program().display(),
+        output.status,
+        text(&output.stdout),
+        text(&output.stderr)
+    );
+    text(&output.stdout)
+}
+
+/// A program that runs beside the test; killed when dropped.
+pub struct Running {
+    child: Option<Child>,
+}
+
+impl Running {
+    /// Waits for the end, which must be a good one, and returns what was printed.
+    pub fn finish(mut self) -> Output {
+        let output = self.child.take().unwrap().wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {error}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
+}

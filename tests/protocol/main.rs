@@ -1,0 +1,5 @@
+//! The wire, byte by byte, where well-behaved clients do not go.
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod malformed;
+mod presence;
