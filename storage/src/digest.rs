@@ -2,12 +2,12 @@
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{state::Digest, table::Table};
+use crate::state::Digest;
 
 /// What one row adds to its shard's digest.
-pub(crate) fn of_row(table: Table, key: &[u8], value: &[u8]) -> u128 {
+pub(crate) fn of_row(table: u8, key: &[u8], value: &[u8]) -> u128 {
     let mut hasher = Xxh3::new();
-    hasher.update(&[table as u8]);
+    hasher.update(&[table]);
     // the length keeps key and value apart
     hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);

@@ -5,6 +5,7 @@
 
 pub mod codec;
 mod digest;
+mod guard;
 pub mod ledger;
 pub mod log;
 pub mod memory;
@@ -12,6 +13,7 @@ pub mod metrics;
 pub mod snapshot;
 pub mod space;
 pub mod state;
+pub mod store;
 pub mod table;
 
 pub use ledger::{Ledger, Receipt, Refusal};

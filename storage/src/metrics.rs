@@ -75,4 +75,28 @@ pub mod state {
         );
         describe_gauge!(SIZE, Unit::Bytes, "size of the state on disk");
     }
+
+    pub(crate) fn applied(rows: usize) {
+        metrics::counter!(WRITES).increment(rows as u64);
+    }
+
+    pub(crate) fn scrubbed(rows: usize) {
+        metrics::counter!(SCRUBBED).increment(rows as u64);
+    }
+
+    pub(crate) fn damaged(shards: usize) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a gauge is a float; shards are few"
+        )]
+        metrics::gauge!(DAMAGED).set(shards as f64);
+    }
+
+    pub(crate) fn size(bytes: u64) {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a gauge is a float; 2^53 bytes are exact"
+        )]
+        metrics::gauge!(SIZE).set(bytes as f64);
+    }
 }

@@ -18,7 +18,6 @@ use crate::{
     codec::{self, RECORD_BYTES_MAX},
     digest,
     state::{Digest, Mark, StateError},
-    table::Table,
 };
 
 const MAGIC: &[u8; 4] = b"UMBS";
@@ -85,7 +84,7 @@ struct Header {
 #[derive(Serialize, Deserialize)]
 enum Frame<'a> {
     Row {
-        table: Table,
+        table: u8,
         key: &'a [u8],
         value: &'a [u8],
     },
@@ -121,7 +120,7 @@ impl<W: io::Write> Writer<W> {
         Ok(writer)
     }
 
-    pub(crate) fn row(&mut self, table: Table, key: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(crate) fn row(&mut self, table: u8, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.rows += 1;
         self.digest = self.digest.plus(digest::of_row(table, key, value));
         self.frame(&Frame::Row { table, key, value })
@@ -151,7 +150,7 @@ impl<W: io::Write> Writer<W> {
 pub(crate) fn read(
     input: &mut dyn Read,
     shard: ShardId,
-    mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), StateError>,
+    mut each: impl FnMut(u8, &[u8], &[u8]) -> Result<(), StateError>,
 ) -> Result<Mark, StateError> {
     let bad = |detail: String| StateError::Snapshot { shard, detail };
     let mark = read_mark(input, shard)?;

@@ -21,6 +21,23 @@ pub enum Table {
     Retained = 6,
 }
 
+impl Table {
+    /// Every table.
+    pub const ALL: [Self; 6] = [
+        Self::Device,
+        Self::Shadow,
+        Self::Subscription,
+        Self::Queue,
+        Self::Inbound,
+        Self::Retained,
+    ];
+
+    /// The table of a number on disk.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| *table as u8 == number)
+    }
+}
+
 /// What to do with a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {

@@ -3,12 +3,7 @@
 //! raft-engine panics when a sync fails (its `LogFileWriter::sync` unwraps `fdatasync`), and may panic on a log whose
 //! middle is missing. Every call is therefore made under `catch_unwind`, and a panic is an error that ends the node.
 
-use std::{
-    any::Any,
-    ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use raft_engine::{
@@ -20,6 +15,7 @@ use super::{
     GroupId,
     entry::{Entries, Entry},
 };
+use crate::guard::guarded;
 
 /// Region of the node's own values; groups use the numbers from 2 on.
 pub(super) const NODE_REGION: u64 = 1;
@@ -108,18 +104,6 @@ pub(super) trait Disk: Send + Sync {
     fn clean_up(&self) -> Result<Vec<GroupId>, WriteFailure>;
     /// Bytes on disk.
     fn size_bytes(&self) -> u64;
-}
-
-/// Runs a call of the engine and turns a panic into its message.
-pub(super) fn guarded<T>(what: &str, call: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call))
-        .map_err(|panic| format!("{what} panicked: {}", message_of(panic.as_ref())))
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default()
 }
 
 /// Sizes of the engine's files.

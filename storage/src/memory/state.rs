@@ -39,7 +39,7 @@ impl Shard {
             .rows
             .iter()
             .fold(Digest::default(), |sum, (table, key, value)| {
-                sum.plus(digest::of_row(table, key, value))
+                sum.plus(digest::of_row(table as u8, key, value))
             });
         Mark {
             index: self.index,
@@ -148,7 +148,7 @@ impl State for MemoryState {
         let bytes = self.sound(shard, |of| {
             let mut writer = snapshot::Writer::begin(Vec::new(), shard, &of.mark())?;
             for (table, key, value) in of.rows.iter() {
-                writer.row(table, key, value)?;
+                writer.row(table as u8, key, value)?;
             }
             writer.finish().map(|(bytes, _)| bytes)
         })?;
@@ -173,6 +173,10 @@ impl State for MemoryState {
             .open()
             .map_err(|error| StateError::Io(error.to_string()))?;
         let mark = snapshot::read(&mut input, snapshot.shard, |table, key, value| {
+            let table = Table::from_number(table).ok_or_else(|| StateError::Snapshot {
+                shard: snapshot.shard,
+                detail: format!("unknown table {table}"),
+            })?;
             writes.push(Write::put(table, key, value.to_vec()));
             Ok(())
         })?;
