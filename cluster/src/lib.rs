@@ -10,6 +10,7 @@
 mod batcher;
 mod codec;
 pub mod config;
+mod identity;
 mod keeper;
 pub mod metrics;
 mod queue;
@@ -19,5 +20,6 @@ mod shards;
 pub mod status;
 
 pub use config::{Config, ConfigError};
+pub use identity::Identity;
 pub use shards::{Shards, StartError};
 pub use status::{Role, ShardStatus};

@@ -11,7 +11,7 @@ use crate::{
     raft::{
         Damage,
         group::{Group, Parts},
-        state_machine::Progress,
+        machine::Progress,
     },
     status::{Role, ShardStatus},
 };

@@ -24,6 +24,7 @@ use umbel_storage::{
 use crate::{
     batcher, codec,
     config::{Config, ConfigError},
+    identity::{self, Identity},
     keeper::Keeper,
     metrics::Meters,
     queue::Proposal,
@@ -44,6 +45,17 @@ pub enum StartError {
     /// A setting cannot work.
     #[error("cluster settings")]
     Config(#[from] ConfigError),
+    /// The data directory belongs to another node, or to a cluster with another number of shards.
+    #[error("the data belongs to {stored}, and the settings say {configured}")]
+    Identity {
+        /// Who wrote it.
+        stored: Identity,
+        /// Who reads it.
+        configured: Identity,
+    },
+    /// Who wrote the data cannot be read, or not be written.
+    #[error("identity of the data: {0}")]
+    IdentityUnknown(String),
     /// A task that starts a shard ended without an answer.
     #[error("start shards: {0}")]
     Task(String),
@@ -74,6 +86,7 @@ impl Shards {
         fatal: Fatal,
     ) -> Result<Arc<Self>, StartError> {
         config.check()?;
+        identity::check(Identity::of(&config), log.as_ref()).await?;
         let config = Arc::new(config);
         let parts = Parts {
             log: Arc::clone(&log),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::time::{Instant, timeout};
-use umbel_cluster::{Config, Role, Shards};
+use umbel_cluster::{Config, Role, Shards, StartError};
 use umbel_core::ids::{NodeId, ShardId, Term};
 use umbel_storage::{
     Ledger, Refusal, Table, Write,
@@ -33,16 +33,15 @@ impl Disk {
         }
     }
 
-    async fn start(&self, config: Config) -> Arc<Shards> {
+    async fn try_start(&self, config: Config) -> Result<Arc<Shards>, StartError> {
         let fatal = Arc::clone(&self.fatal);
-        let shards = Shards::start(
-            config,
-            Arc::clone(&self.log) as _,
-            Arc::clone(&self.state) as _,
-            Arc::new(move |message| fatal.lock().expect("lock").push(message)),
-        )
-        .await
-        .expect("shards start");
+        let (log, state) = (Arc::clone(&self.log), Arc::clone(&self.state));
+        let fatal = Arc::new(move |message| fatal.lock().expect("lock").push(message));
+        Shards::start(config, log, state, fatal).await
+    }
+
+    async fn start(&self, config: Config) -> Arc<Shards> {
+        let shards = self.try_start(config).await.expect("shards start");
         timeout(PATIENCE, shards.settled())
             .await
             .expect("every shard has an owner");
@@ -304,4 +303,33 @@ async fn eventually_async<T, F: Future<Output = Option<T>>>(mut condition: impl 
     })
     .await
     .expect("in time")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_of_another_node_or_another_number_of_shards_is_refused() {
+    let disk = Disk::new();
+    disk.start(config(2)).await.shutdown().await;
+    for (wrong, stands) in [
+        (
+            Config::new(NodeId(1), 3),
+            "node 1 of a cluster with 3 shards",
+        ),
+        (
+            Config::new(NodeId(2), 2),
+            "node 2 of a cluster with 2 shards",
+        ),
+    ] {
+        let refused = disk
+            .try_start(wrong)
+            .await
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(
+            refused.contains("belongs to node 1 of a cluster with 2 shards"),
+            "{refused}"
+        );
+        assert!(refused.contains(stands), "{refused}");
+    }
+    disk.start(config(2)).await;
 }

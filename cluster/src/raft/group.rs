@@ -27,9 +27,10 @@ use crate::{
     raft::{
         Damage, Fatal,
         log_store::LogStore,
+        machine::{Machine, Progress},
         network::NoPeers,
         recover::{self, Checkpoint},
-        state_machine::{Machine, Progress, StateMachine},
+        state_machine::StateMachine,
         types::{self, Payload, Types, Verdict},
     },
     status::Role,
@@ -56,6 +57,8 @@ pub(crate) struct Group {
     machine: Arc<Machine>,
     server: watch::Receiver<RaftServerMetrics<u64, EmptyNode>>,
     log: Arc<dyn GroupLog>,
+    /// Whether this node needs nobody's vote.
+    alone: bool,
     /// How often entries were removed because another leader's took their place.
     truncations: Arc<AtomicU64>,
 }
@@ -89,34 +92,38 @@ impl Group {
         )
         .await
         .map_err(|error| stopped(&machine, &error))?;
-        let group = Self {
+        let server = raft.server_metrics();
+        let alone = sole_voter;
+        let mut group = Self {
             node,
             id,
-            server: raft.server_metrics(),
             raft,
             machine,
+            server,
             log,
+            alone,
             truncations,
         };
-        group.rise(sole_voter).await?;
+        group.rise().await?;
         Ok(group)
     }
 
     /// Makes a new group, or lets an only voter take office without waiting for a timer.
-    async fn rise(&self, sole_voter: bool) -> Result<(), Damage> {
+    async fn rise(&mut self) -> Result<(), Damage> {
         let begun = self
             .raft
             .is_initialized()
             .await
             .map_err(|error| stopped(&self.machine, &error))?;
         let risen = if !begun {
-            // Idempotent: it is refused once there is a log, and before that writes entry 0.
+            // A crash on the way is harmless: entry 0 says who votes, and the next start goes on from there.
+            self.alone = true;
             let members = BTreeSet::from([self.node]);
             self.raft
                 .initialize(members)
                 .await
                 .map_err(|error| stopped(&self.machine, &error))
-        } else if sole_voter {
+        } else if self.alone {
             self.raft
                 .trigger()
                 .elect()
@@ -143,8 +150,11 @@ impl Group {
             .map(Term)
     }
 
-    /// Resolves when this node owns the shard, or never can.
+    /// Resolves when this node owns the shard, if that is for this node alone to decide, or when the group stopped.
     pub(crate) async fn settled(&self) {
+        if !self.alone {
+            return;
+        }
         let mut metrics = self.raft.metrics();
         // The sender lives as long as the group: an error means that the group has ended.
         drop(

@@ -2,7 +2,9 @@
 //!
 //! * [`types`]: the type configuration, and the way between openraft's types and bytes.
 //! * [`log_store`]: openraft's log over [`umbel_storage::log::GroupLog`].
-//! * [`state_machine`]: openraft's state machine over [`umbel_storage::state::State`]; the fence.
+//! * [`machine`]: how far a shard is applied, and the only way its rows change; snapshots.
+//! * [`state_machine`]: openraft's state machine over it; the fence.
+//! * [`recent`]: entries between append and apply.
 //! * [`recover`]: what has to fit together before a group may run, and the rebuilding of a damaged state.
 //! * [`group`]: one running group.
 //! * [`network`]: the way to peers; there are none yet.
@@ -14,7 +16,9 @@
 
 pub(crate) mod group;
 pub(crate) mod log_store;
+pub(crate) mod machine;
 pub(crate) mod network;
+pub(crate) mod recent;
 pub(crate) mod recover;
 pub(crate) mod state_machine;
 #[cfg(test)]

@@ -243,6 +243,12 @@ pub(crate) fn sole_voter(node: u64, applied: &Applied, store: &LogStore) -> Resu
             members = newer;
         }
     }
+    let nodes: Vec<u64> = members.nodes().map(|(node, _)| *node).collect();
+    if !nodes.is_empty() && !nodes.contains(&node) {
+        return Err(Damage::new(format!(
+            "this is node {node}, but the group's members are {nodes:?}"
+        )));
+    }
     let mut voters = members.voter_ids();
     Ok(voters.next() == Some(node) && voters.next().is_none())
 }

@@ -4,223 +4,27 @@
 //! understood stops the shard by name, and is never skipped: the replicas that do understand it would go on with
 //! other rows.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use openraft::{
     AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageIOError,
     storage::RaftStateMachine,
 };
-use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
-use umbel_core::ids::ShardId;
-use umbel_storage::{
-    Operation, Write,
-    snapshot::Snapshot,
-    state::{Mark, State, StateError},
-};
+use umbel_storage::{Write, state::StateError};
 
 use crate::{
     codec::{self, Batch},
     raft::{
         Damage,
-        log_store::Recent,
+        machine::{Machine, StoredSnapshot},
         types::{
             self, Applied, Entry, Id, Members, Payload, SnapshotBody, StorageError, Types, Verdict,
         },
     },
 };
 
-/// Up to this many writes are applied in the task that asks: about what a task switch costs.
-const INLINE_WRITES_MAX: usize = 8;
 /// Writes of several entries are applied together up to this weight: bounds memory while a log is replayed.
 const APPLY_WEIGHT_MAX: usize = 4 << 20;
-/// How long an apply waits for room on a full disk before it is made again.
-const FULL_RETRY: Duration = Duration::from_millis(250);
-
-type StoredSnapshot = (SnapshotMeta<u64, openraft::EmptyNode>, Snapshot);
-
-/// What a shard's group has applied, shared by openraft's worker, the snapshot keeper and readers of status.
-pub(crate) struct Machine {
-    shard: ShardId,
-    state: Arc<dyn State>,
-    recent: Arc<Mutex<Recent>>,
-    /// Held while rows change, and while a snapshot needs them not to.
-    applied: AsyncMutex<Applied>,
-    /// [`types::owner_term`] of the last applied entry.
-    applied_term: AtomicU64,
-    applied_index: AtomicU64,
-    /// Bytes of batches applied since the last snapshot.
-    fresh_bytes: AtomicU64,
-    snapshot: Mutex<Option<StoredSnapshot>>,
-    /// The latest snapshot was taken for openraft, which is about to ask for it.
-    prepared: AtomicBool,
-    quarantined: Mutex<Option<String>>,
-    /// The group has stopped; written under the lock of `applied`.
-    closed: AtomicBool,
-}
-
-/// How far a machine is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// Index of the last applied entry.
-    pub(crate) applied: u64,
-    /// Index of the last entry in the latest snapshot.
-    pub(crate) snapshot: Option<u64>,
-    /// Bytes of batches applied since.
-    pub(crate) fresh_bytes: u64,
-}
-
-impl Machine {
-    /// A machine that stands where recovery found the state.
-    pub(crate) fn new(
-        shard: ShardId,
-        state: Arc<dyn State>,
-        recent: Arc<Mutex<Recent>>,
-        applied: Applied,
-        snapshot: Option<Snapshot>,
-    ) -> Result<Self, Damage> {
-        let snapshot = snapshot
-            .map(|snapshot| Ok::<_, Damage>((snapshot_meta(&snapshot.mark)?, snapshot)))
-            .transpose()?;
-        let machine = Self {
-            shard,
-            state,
-            recent,
-            applied_term: AtomicU64::new(0),
-            applied_index: AtomicU64::new(0),
-            fresh_bytes: AtomicU64::new(0),
-            snapshot: Mutex::new(snapshot),
-            prepared: AtomicBool::new(false),
-            quarantined: Mutex::new(None),
-            closed: AtomicBool::new(false),
-            applied: AsyncMutex::new(Applied::default()),
-        };
-        machine.publish(applied.id);
-        Ok(Self {
-            applied: AsyncMutex::new(applied),
-            ..machine
-        })
-    }
-
-    /// The owner's term of the last applied entry; 0 before the first.
-    pub(crate) fn applied_term(&self) -> u64 {
-        self.applied_term.load(Ordering::Acquire)
-    }
-
-    /// How far this shard is.
-    pub(crate) fn progress(&self) -> Progress {
-        let snapshot = self.snapshot.lock();
-        Progress {
-            applied: self.applied_index.load(Ordering::Acquire),
-            snapshot: snapshot
-                .as_ref()
-                .and_then(|(meta, _)| meta.last_log_id)
-                .map(|id| id.index),
-            fresh_bytes: self.fresh_bytes.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Why the shard serves nothing, if so.
-    pub(crate) fn quarantined(&self) -> Option<String> {
-        self.quarantined.lock().clone()
-    }
-
-    /// Whether the shard serves nothing.
-    pub(crate) fn is_quarantined(&self) -> bool {
-        self.quarantined.lock().is_some()
-    }
-
-    /// From now on the shard serves nothing. The first reason stays.
-    pub(crate) fn quarantine(&self, detail: String) {
-        let mut quarantined = self.quarantined.lock();
-        if quarantined.is_none() {
-            tracing::error!(shard = self.shard.0, %detail, "shard quarantined");
-            *quarantined = Some(detail);
-        }
-    }
-
-    /// Waits for an apply that is under way and allows no other: openraft's worker may outlive its group for a
-    /// moment, and whoever stops a group is about to change the rows.
-    pub(crate) async fn close(&self) {
-        let applied = self.applied.lock().await;
-        self.closed.store(true, Ordering::Release);
-        drop(applied);
-    }
-
-    /// Makes the state durable and writes a snapshot of it. Applies wait meanwhile, reads do not.
-    ///
-    /// Returns the mark that a restart may expect to find at least.
-    pub(crate) async fn take_snapshot(&self) -> Result<Mark, StateError> {
-        let shard = self.shard;
-        // Without the lock: this syncs the rows of all shards and may take long.
-        let mark = self.blocking(move |state| state.checkpoint(shard)).await?;
-        let applied = self.applied.lock().await;
-        let snapshot = self.blocking(move |state| state.snapshot(shard)).await?;
-        let meta = snapshot_meta(&snapshot.mark)
-            .map_err(|damage| StateError::Io(format!("a snapshot just written: {damage}")))?;
-        self.fresh_bytes.store(0, Ordering::Relaxed);
-        *self.snapshot.lock() = Some((meta, snapshot));
-        drop(applied);
-        Ok(mark)
-    }
-
-    /// The next snapshot openraft asks for is the latest one.
-    pub(crate) fn prepare(&self) {
-        self.prepared.store(true, Ordering::Release);
-    }
-
-    fn publish(&self, id: Option<Id>) {
-        if let Some(id) = id {
-            self.applied_index.store(id.index, Ordering::Release);
-            self.applied_term
-                .store(types::owner_term(id.leader_id), Ordering::Release);
-            self.recent.lock().applied(id.index);
-        }
-    }
-
-    async fn blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&dyn State) -> Result<T, StateError> + Send + 'static,
-    ) -> Result<T, StateError> {
-        let state = Arc::clone(&self.state);
-        tokio::task::spawn_blocking(move || work(state.as_ref()))
-            .await
-            .unwrap_or_else(|error| Err(StateError::Io(format!("state task ended: {error}"))))
-    }
-
-    /// Applies writes and remembers how far; waits while the disk is full.
-    async fn write(&self, applied: &Applied, writes: Vec<Write>) -> Result<(), StateError> {
-        let index = applied.id.map_or(0, |id| id.index);
-        let meta = applied
-            .encode()
-            .map_err(|error| StateError::Io(error.to_string()))?;
-        let shard = self.shard;
-        let small = writes.len() <= INLINE_WRITES_MAX
-            && writes
-                .iter()
-                .all(|write| write.operation != Operation::DeletePrefix);
-        let work = Arc::new((meta, writes));
-        loop {
-            let outcome = if small {
-                self.state.apply(shard, index, &work.0, &work.1)
-            } else {
-                let work = Arc::clone(&work);
-                self.blocking(move |state| state.apply(shard, index, &work.0, &work.1))
-                    .await
-            };
-            match outcome {
-                Err(StateError::Full) => tokio::time::sleep(FULL_RETRY).await,
-                done => return done,
-            }
-        }
-    }
-}
 
 /// The part of a run of entries that is understood and not yet written.
 #[derive(Default)]
@@ -280,8 +84,12 @@ impl StateMachine {
     }
 
     async fn flush(&self, applied: &Applied, pending: Pending) -> Result<(), Damage> {
-        let outcome = self.0.write(applied, pending.writes).await;
-        outcome.map_err(|error| Damage::new(format!("apply: {error}")))?;
+        if let Err(error) = self.0.write(applied, pending.writes).await {
+            let damage = Damage::new(format!("apply: {error}"));
+            // The log is whole, so this can be mended: the keeper rebuilds shards that the state calls damaged.
+            self.0.state.quarantine(self.0.shard, &damage.to_string());
+            return Err(damage);
+        }
         self.0.publish(applied.id);
         Ok(())
     }
@@ -301,17 +109,6 @@ fn understand(entry: &Entry) -> Result<Option<Vec<Write>>, Damage> {
         .map_err(|error| Damage::new(format!("log entry {}: {error}", entry.log_id.index)))?;
     let ours = batch.term == types::owner_term(entry.log_id.leader_id);
     Ok(ours.then(|| batch.commands.into_iter().flatten().collect()))
-}
-
-fn snapshot_meta(mark: &Mark) -> Result<SnapshotMeta<u64, openraft::EmptyNode>, Damage> {
-    let applied = Applied::decode(&mark.meta)
-        .map_err(|error| Damage::new(format!("snapshot at index {}: {error}", mark.index)))?;
-    let snapshot_id = applied.id.map(|id| id.to_string()).unwrap_or_default();
-    Ok(SnapshotMeta {
-        last_log_id: applied.id,
-        last_membership: applied.members,
-        snapshot_id,
-    })
 }
 
 impl RaftStateMachine<Types> for StateMachine {

@@ -6,16 +6,18 @@ use openraft::{
     storage::RaftLogStorage,
     testing::{StoreBuilder, Suite},
 };
+use tempfile::TempDir;
 use umbel_core::ids::ShardId;
 use umbel_storage::{
-    log::{GroupId, GroupLog},
+    log::{GroupId, GroupLog, Log, LogOptions},
     memory::{MemoryLog, MemoryState},
     state::State,
 };
 
 use crate::raft::{
     log_store::LogStore,
-    state_machine::{Machine, StateMachine},
+    machine::Machine,
+    state_machine::StateMachine,
     types::{Applied, StorageError, Types},
 };
 
@@ -35,6 +37,23 @@ fn build(log: Arc<dyn GroupLog>, state: Arc<dyn State>) -> (LogStore, StateMachi
     let machine =
         Machine::new(ShardId(3), state, store.recent(), Applied::default(), None).expect("machine");
     (store, StateMachine(Arc::new(machine)))
+}
+
+struct OnDisk;
+
+impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for OnDisk {
+    async fn build(&self) -> Result<(TempDir, LogStore, StateMachine), StorageError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let options = LogOptions::new(dir.path().join("log"), Arc::new(|why| panic!("{why}")));
+        let log = Log::open(&options).expect("log opens");
+        let (store, machine) = build(Arc::new(log), Arc::new(MemoryState::new()));
+        Ok((dir, store, machine))
+    }
+}
+
+#[test]
+fn openrafts_suite_passes_on_disk() {
+    Suite::test_all(OnDisk).expect("suite");
 }
 
 #[test]

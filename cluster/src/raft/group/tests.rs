@@ -42,8 +42,12 @@ impl Node {
     }
 
     async fn try_start(&self) -> Result<Group, Damage> {
+        self.try_start_as(NodeId(1)).await
+    }
+
+    async fn try_start_as(&self, id: NodeId) -> Result<Group, Damage> {
         let fatal = Arc::clone(&self.fatal);
-        let mut config = Config::new(NodeId(1), 64);
+        let mut config = Config::new(id, 64);
         config.snapshots.tail_entries = 2;
         let parts = Parts {
             log: Arc::new(self.log.clone()),
@@ -283,6 +287,33 @@ async fn a_lost_vote_is_noticed() {
         .set_meta(GROUP, Meta::Vote, old.into(), Box::new(drop));
     let why = node.refused().await;
     assert!(why.contains("lost a vote"), "{why}");
+}
+
+#[tokio::test]
+async fn a_group_whose_making_was_interrupted_is_made_to_the_end() {
+    let node = Node::new();
+    node.start().await.shutdown().await;
+    let first = node.log.read(GROUP, 0..1, 1).expect("read").remove(0).1;
+    let half = Node::new();
+    half.append(0, first.to_vec());
+    let group = half.start().await;
+    write(&group, "a").await;
+}
+
+#[tokio::test]
+async fn a_group_of_other_nodes_is_not_taken_over() {
+    let node = Node::new();
+    node.start().await.shutdown().await;
+    let why = node
+        .try_start_as(NodeId(2))
+        .await
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(
+        why.contains("this is node 2, but the group's members are [1]"),
+        "{why}"
+    );
 }
 
 /// Appends an entry as a newer release would, behind a stopped group, and starts again.

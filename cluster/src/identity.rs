@@ -1,0 +1,72 @@
+//! Whose data this is: written once into the log, compared at every start.
+//!
+//! Another number of shards would look for every key in the wrong place; another node id would wait for ever for
+//! votes that were never asked for. Both are slips in a settings file, and have to be told before anything is read.
+
+use std::fmt;
+
+use tokio::sync::oneshot;
+use umbel_core::ids::NodeId;
+use umbel_storage::log::{GroupId, GroupLog};
+
+use crate::{
+    codec::{decode_meta, encode_meta},
+    config::Config,
+    shards::StartError,
+};
+
+/// The group whose only entry is the identity. Shards count from 0.
+const GROUP: GroupId = GroupId(u64::MAX);
+
+/// What must never change under a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// The cluster's number of shards.
+    pub shards: u16,
+}
+
+impl Identity {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            node: config.node,
+            shards: config.shards,
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "node {} of a cluster with {} shards",
+            self.node.0, self.shards
+        )
+    }
+}
+
+/// Compares with what is stored, or stores it in new data.
+pub(crate) async fn check(configured: Identity, log: &dyn GroupLog) -> Result<(), StartError> {
+    let unknown = |error: &dyn fmt::Display| StartError::IdentityUnknown(error.to_string());
+    let found = log.read(GROUP, 0..1, 1).map_err(|error| unknown(&error))?;
+    if let Some((_, bytes)) = found.first() {
+        let (node, shards) = decode_meta("identity", bytes).map_err(|error| unknown(&error))?;
+        let stored = Identity {
+            node: NodeId(node),
+            shards,
+        };
+        return if stored == configured {
+            Ok(())
+        } else {
+            Err(StartError::Identity { stored, configured })
+        };
+    }
+    let bytes =
+        encode_meta((configured.node.0, configured.shards)).map_err(|error| unknown(&error))?;
+    let (sender, receiver) = oneshot::channel();
+    let done = Box::new(move |outcome| drop(sender.send(outcome)));
+    log.append(GROUP, vec![(0, bytes.into())], done);
+    let outcome = receiver.await.map_err(|error| unknown(&error))?;
+    outcome.map_err(|error| unknown(&error))
+}
