@@ -13,7 +13,7 @@ use crate::{
 use super::{
     action::{Action, Resource},
     document::{PolicyError, Statement, parse},
-    pattern::{Pattern, Values, behind_prefix},
+    pattern::{Pattern, Patterns, Values, behind_prefix, tokens},
     reserved::client_may_publish,
 };
 
@@ -63,8 +63,8 @@ struct RuleSet {
 
 #[derive(Debug, Default)]
 struct Rules {
-    deny: Vec<Pattern>,
-    allow: Vec<Pattern>,
+    deny: Patterns,
+    allow: Patterns,
 }
 
 /// A variable's value, sharing the text of the id it comes from.
@@ -187,8 +187,7 @@ impl Compiled {
             values: &self.values,
             resource: action.resource(),
         };
-        let hit = |pattern: &Pattern| pattern.matches(name, &bound);
-        !rules.deny.iter().any(hit) && rules.allow.iter().any(hit)
+        !rules.deny.match_any(name, &bound) && rules.allow.match_any(name, &bound)
     }
 
     /// Whether a connection with this client id is granted.
@@ -229,8 +228,10 @@ impl RuleSet {
                     &mut rules.deny
                 };
                 for resource in &statement.resources {
-                    for tokens in behind_prefix(resource, action.resource().prefix()) {
-                        patterns.push(Pattern::new(tokens, |name| rank(&mut variables, name)));
+                    // cannot fail: the document was refused otherwise
+                    let tokens = tokens(resource).unwrap_or_default();
+                    for rest in behind_prefix(&tokens, action.resource().prefix()) {
+                        patterns.push(Pattern::new(rest, |name| rank(&mut variables, name)));
                     }
                 }
             }

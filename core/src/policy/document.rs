@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::{
     action::Action,
-    pattern::{NoValues, Pattern, Token, TokenError, tokens},
+    pattern::{NoValues, Pattern, TokenError, tokens},
 };
 
 /// Longest policy document. AWS allows 2,048 characters without blanks.
@@ -71,8 +71,8 @@ pub enum PolicyError {
 pub(super) struct Statement {
     pub(super) allow: bool,
     pub(super) actions: Vec<Action>,
-    /// Patterns over `kind/name`.
-    pub(super) resources: Vec<Vec<Token>>,
+    /// Patterns over `kind/name`, as text that is sure to have tokens.
+    pub(super) resources: Vec<Box<str>>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +197,7 @@ fn actions_of(name: &str) -> Vec<Action> {
 }
 
 /// The pattern over `kind/name` in a resource; none for a resource of another service.
-fn resource_of(text: &str, statement: usize) -> Result<Option<Vec<Token>>, PolicyError> {
+fn resource_of(text: &str, statement: usize) -> Result<Option<Box<str>>, PolicyError> {
     let unreadable = || PolicyError::Resource {
         statement,
         resource: text.to_owned(),
@@ -210,13 +210,14 @@ fn resource_of(text: &str, statement: usize) -> Result<Option<Vec<Token>>, Polic
         None if text.contains('/') || text.contains('*') => text,
         None => return Err(unreadable()),
     };
-    tokens(local).map(Some).map_err(|error| match error {
-        TokenError::Unclosed => unreadable(),
-        TokenError::UnknownVariable(variable) => PolicyError::UnknownVariable {
+    match tokens(local) {
+        Ok(_) => Ok(Some(Box::from(local))),
+        Err(TokenError::Unclosed) => Err(unreadable()),
+        Err(TokenError::UnknownVariable(variable)) => Err(PolicyError::UnknownVariable {
             statement,
             variable,
-        },
-    })
+        }),
+    }
 }
 
 enum Arn<'a> {

@@ -27,7 +27,21 @@ pub(super) struct Pattern {
     parts: Box<[Part]>,
 }
 
+/// Patterns of which one has to match. Patterns over a client's own topics begin alike, with a literal and a
+/// variable; that beginning is compared once for all of them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Patterns {
+    bundles: Vec<Bundle>,
+}
+
 #[derive(Clone, Debug)]
+struct Bundle {
+    /// Literals and variables only, so it matches in one way or not at all.
+    head: Box<[Part]>,
+    tails: Vec<Pattern>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Literal(Box<str>),
     Any,
@@ -184,6 +198,35 @@ impl Pattern {
             star = Some((behind, wider));
             (parts, rest) = (behind, wider);
         }
+    }
+}
+
+impl Patterns {
+    pub(super) fn push(&mut self, pattern: Pattern) {
+        let parts = pattern.parts.into_vec();
+        let shares = matches!(parts.as_slice(), [Part::Literal(_), Part::Variable(_), ..]);
+        let mut head = parts;
+        let parts = head
+            .split_off(if shares { 2 } else { 0 })
+            .into_boxed_slice();
+        let tail = Pattern { parts };
+        match self.bundles.iter_mut().find(|bundle| *bundle.head == *head) {
+            Some(bundle) => bundle.tails.push(tail),
+            None => self.bundles.push(Bundle {
+                head: head.into(),
+                tails: vec![tail],
+            }),
+        }
+    }
+
+    pub(super) fn match_any(&self, text: &str, values: &impl Values) -> bool {
+        self.bundles.iter().any(|bundle| {
+            let rest = bundle
+                .head
+                .iter()
+                .try_fold(text, |rest, part| part.strip(rest, values));
+            rest.is_some_and(|rest| bundle.tails.iter().any(|tail| tail.matches(rest, values)))
+        })
     }
 }
 

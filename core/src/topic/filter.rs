@@ -24,8 +24,10 @@ impl Filter {
     pub fn parse(text: &str, limits: &Limits) -> Result<Self, TopicError> {
         let pattern_at = pattern_start(text)?;
         let pattern = text.get(usize::from(pattern_at)..).unwrap_or_default();
-        check_text(pattern, limits)?;
-        let wildcards = check_wildcards(pattern)?;
+        let wildcards = check_text(pattern, limits)?;
+        if wildcards {
+            check_wildcards(pattern)?;
+        }
         Ok(Self {
             text: Arc::from(text),
             pattern_at,
@@ -126,21 +128,17 @@ fn pattern_start(text: &str) -> Result<u16, TopicError> {
     u16::try_from(SHARE.len() + 1 + group.len() + 1).or(Err(TopicError::Group))
 }
 
-/// Whether there are wildcards, once it is sure that each has its level for itself and `#` is last.
-fn check_wildcards(pattern: &str) -> Result<bool, TopicError> {
-    let mut found = false;
+/// Each wildcard has its level for itself, and `#` is last.
+fn check_wildcards(pattern: &str) -> Result<(), TopicError> {
     let mut levels = pattern.split('/').peekable();
     while let Some(level) = levels.next() {
-        if !level.contains(['+', '#']) {
-            continue;
-        }
         let last = levels.peek().is_none();
-        if !(level == "+" || level == "#" && last) {
+        let valid = level == "+" || level == "#" && last || !level.contains(['+', '#']);
+        if !valid {
             return Err(TopicError::Wildcard);
         }
-        found = true;
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! topic has at most [`LEVELS_MAX`] levels, which is what bounds the recursion of every walk below.
 
 pub mod aws;
+mod children;
 mod filter;
 mod group;
 mod name;

@@ -25,7 +25,7 @@ pub struct ScanLimit {
 
 /// Where a scan looks on.
 enum Leap {
-    /// Behind the key.
+    /// Behind the topic.
     Behind,
     /// At the key.
     To,
@@ -97,23 +97,17 @@ impl<V> RetainedIndex<V> {
             return None;
         }
         let start = literal_start(pattern);
-        // one buffer for all leaps
-        let (mut key, mut inclusive) = match after {
-            Some(after) if after >= start => (after.to_owned(), false),
-            Some(_) | None => (start.to_owned(), true),
+        let from = match after {
+            Some(after) if after >= start => Bound::Excluded(after),
+            Some(_) | None => Bound::Included(start),
         };
+        let mut topics = self.topics.range::<str, _>((from, Bound::Unbounded));
+        let mut next = topics.next();
+        // one buffer for all leaps
+        let mut key = String::new();
         let (mut found, mut steps) = (0, 0);
         let mut last = None;
-        loop {
-            let from = if inclusive {
-                Bound::Included(&*key)
-            } else {
-                Bound::Excluded(&*key)
-            };
-            let (topic, value) = self
-                .topics
-                .range::<str, _>((from, Bound::Unbounded))
-                .next()?;
+        while let Some((topic, value)) = next {
             if last.is_some() && (found >= limit.matches || steps >= limit.steps) {
                 return last;
             }
@@ -123,12 +117,19 @@ impl<V> RetainedIndex<V> {
             }
             steps += 1;
             last = Some(&**topic);
-            inclusive = match leap(pattern, topic, &mut key) {
-                Leap::Behind => false,
-                Leap::To => true,
-                Leap::End => return None,
-            };
+            let leap = leap(pattern, topic, &mut key);
+            if matches!(leap, Leap::End) {
+                return None;
+            }
+            next = topics.next();
+            // a look at the neighbour is cheaper than a search from the top, and often enough
+            if matches!(leap, Leap::To) && next.is_some_and(|(topic, _)| **topic < *key) {
+                let from = (Bound::Included(&*key), Bound::Unbounded);
+                topics = self.topics.range::<str, _>(from);
+                next = topics.next();
+            }
         }
+        None
     }
 }
 
@@ -149,7 +150,7 @@ const BEHIND_SLASH: char = '0';
 /// The character behind `$`.
 const BEHIND_DOLLAR: &str = "%";
 
-/// Where to look on after `topic`, which becomes `key`. No topic between the two matches: texts that lie between
+/// Where to look on after `topic`; a place other than behind it becomes `key`. No topic between the two matches: texts that lie between
 /// two with a common beginning share that beginning, and the beginning is chosen so that it settles the matter.
 fn leap(pattern: &str, topic: &str, key: &mut String) -> Leap {
     key.clear();
@@ -163,7 +164,6 @@ fn leap(pattern: &str, topic: &str, key: &mut String) -> Leap {
     for wanted in pattern.split('/') {
         let level = match (wanted, levels.next()) {
             ("#", _) | (_, None) => {
-                key.push_str(topic);
                 return Leap::Behind;
             },
             (_, Some(level)) => level,
@@ -174,7 +174,6 @@ fn leap(pattern: &str, topic: &str, key: &mut String) -> Leap {
         at += level.len() + 1;
     }
     if at > topic.len() {
-        key.push_str(topic);
         return Leap::Behind;
     }
     leap_over(topic, at, key)

@@ -1,8 +1,8 @@
 //! A sorted map for the two sizes there are: a handful, or a crowd.
 //!
-//! Nearly every node of a trie has one child and one subscriber, and a fleet has a million such nodes; a
-//! `BTreeMap` allocates room for eleven entries at once. So a few entries live in an exactly sized sorted vector,
-//! and only a crowd moves into a tree.
+//! Nearly every filter has one subscriber, and a fleet has a million such filters; a `BTreeMap` allocates room for
+//! eleven entries at once. So a few entries live in an exactly sized sorted vector, and only a crowd moves into a
+//! tree.
 
 use std::{borrow::Borrow, collections::BTreeMap};
 
@@ -29,10 +29,6 @@ impl<K, V> Default for SmallMap<K, V> {
 }
 
 impl<K: Ord, V> SmallMap<K, V> {
-    pub(super) fn one(key: K, value: V) -> Self {
-        Self::Few(vec![(key, value)])
-    }
-
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Few(entries) => entries.len(),
@@ -93,18 +89,6 @@ impl<K: Ord, V> SmallMap<K, V> {
         }
     }
 
-    pub(super) fn get_or_insert_with<Q>(&mut self, key: &Q, value: impl FnOnce() -> V) -> &mut V
-    where
-        K: Borrow<Q> + for<'q> From<&'q Q>,
-        Q: Ord + ?Sized,
-    {
-        if self.get(key).is_none() {
-            self.insert(K::from(key), value());
-        }
-        self.get_mut(key)
-            .expect("it was there or has just been inserted")
-    }
-
     pub(super) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
@@ -123,14 +107,6 @@ impl<K: Ord, V> SmallMap<K, V> {
                 }
                 Some(value)
             },
-        }
-    }
-
-    /// Takes the entry out if it is the only one.
-    pub(super) fn take_only(&mut self) -> Option<(K, V)> {
-        match self {
-            Self::Few(entries) if entries.len() == 1 => entries.pop(),
-            Self::Few(_) | Self::Many(_) => None,
         }
     }
 

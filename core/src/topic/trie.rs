@@ -10,7 +10,10 @@
 //! the cost is bounded by the nodes those filters created, levels × filters, and the bounds on levels
 //! ([`LEVELS_MAX`](super::LEVELS_MAX)) and on filters per session keep one client's share small.
 
+use memchr::memchr;
+
 use super::{
+    children::Children,
     filter::Filter,
     group::{Group, mix},
     small_map::{SmallMap, insert_tight},
@@ -38,7 +41,7 @@ struct Node<K, V> {
     /// Literal levels behind the one the parent knows this node by: empty, or `/b/c` with its leading slash.
     tail: Box<str>,
     /// By the first level of the way to them; never `+` or `#`.
-    children: SmallMap<Box<str>, Node<K, V>>,
+    children: Children<Node<K, V>>,
     plus: Option<Box<Node<K, V>>>,
     /// Subscribers of the filter that ends here.
     here: Entries<K, V>,
@@ -170,7 +173,7 @@ impl<K: Ord, V> Node<K, V> {
     fn new(tail: Box<str>) -> Self {
         Self {
             tail,
-            children: SmallMap::default(),
+            children: Children::default(),
             plus: None,
             here: None,
             below: None,
@@ -220,7 +223,7 @@ impl<K: Ord, V> Node<K, V> {
         let (level, lower_tail) = split_level(rest);
         let (tail, level, lower_tail) = (Box::from(tail), Box::from(level), Box::from(lower_tail));
         let lower = std::mem::replace(self, Self::new(tail));
-        self.children = SmallMap::one(
+        self.children = Children::one(
             level,
             Self {
                 tail: lower_tail,
@@ -417,10 +420,7 @@ fn remove_from<K: Ord, V>(
 
 /// The first level, and the rest with its leading slash.
 fn split_level(text: &str) -> (&str, &str) {
-    let end = text
-        .bytes()
-        .position(|byte| byte == b'/')
-        .unwrap_or(text.len());
+    let end = memchr(b'/', text.as_bytes()).unwrap_or(text.len());
     text.split_at_checked(end).unwrap_or((text, ""))
 }
 

@@ -374,13 +374,14 @@ fn granted(statements: &[Statement], action: Action, name: &str, id: &str) -> bo
     let whole = format!("{}{name}", action.resource().prefix());
     let hit = |statement: &&Statement| {
         statement.actions.contains(&action)
-            && statement.resources.iter().any(|tokens| {
+            && statement.resources.iter().any(|text| {
+                let tokens = tokens(text).expect("refused otherwise");
                 let usable =
                     !id.contains(WILDCARDS) && (action == Action::Connect || !id.contains('/'));
                 let has_variable = tokens
                     .iter()
                     .any(|token| matches!(token, Token::Variable(_)));
-                (usable || !has_variable) && naive(tokens, &whole, id)
+                (usable || !has_variable) && naive(&tokens, &whole, id)
             })
     };
     statements
