@@ -1,5 +1,7 @@
 //! Why a connection ends, in a closed set: what the counters, the log and the session's owner are told.
 
+use umbel_core::device::DisconnectReason;
+
 use crate::reason::ReasonCode;
 
 /// The end of a connection, decided by the driver or by the session.
@@ -35,6 +37,34 @@ impl Close {
     /// A packet that parses and must not come, or not now.
     pub const fn protocol_error() -> Self {
         Self::because(ReasonCode::ProtocolError, CloseCause::ProtocolError)
+    }
+}
+
+impl Close {
+    /// What the fleet, and AWS's events, are told.
+    pub const fn disconnect_reason(&self) -> DisconnectReason {
+        match self.cause {
+            CloseCause::ClientDisconnect | CloseCause::ClientDisconnectWithWill => {
+                DisconnectReason::ClientInitiated
+            },
+            CloseCause::ConnectionLost | CloseCause::WriteStalled => {
+                DisconnectReason::ConnectionLost
+            },
+            CloseCause::KeepAliveTimeout => DisconnectReason::KeepAliveTimeout,
+            CloseCause::MalformedPacket
+            | CloseCause::ProtocolError
+            | CloseCause::PacketTooLarge
+            | CloseCause::ReceiveMaximumExceeded
+            | CloseCause::TopicAliasInvalid => DisconnectReason::ClientError,
+            CloseCause::NotAuthorized => DisconnectReason::AuthError,
+            CloseCause::RateExceeded | CloseCause::QuotaExceeded => DisconnectReason::Throttled,
+            CloseCause::TakenOver => DisconnectReason::DuplicateClientId,
+            CloseCause::Administrative => DisconnectReason::ApiInitiated {
+                prevent_will: false,
+            },
+            CloseCause::ServerShutdown => DisconnectReason::ServerInitiated,
+            CloseCause::ServerBusy | CloseCause::ServerError => DisconnectReason::ServerError,
+        }
     }
 }
 

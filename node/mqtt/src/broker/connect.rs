@@ -1,0 +1,351 @@
+//! Opening and ending connections. Of two connections of one client the higher epoch wins, whatever the order in which
+//! their tasks get here.
+
+use std::sync::Arc;
+
+use rand::Rng;
+use umbel_core::{
+    device,
+    ids::{ClientId, SessionEpoch, ShardId},
+    message::Message,
+    topic::check_name,
+};
+
+use super::{
+    Broker,
+    fleet::{End, FleetError, Opened},
+    mailbox::{Connection, Mailbox},
+    metrics::{self, Drop},
+};
+use crate::{
+    authenticate::Identity,
+    packet::{ConnAck, Connect, Will},
+    peer::Peer,
+    reason::{ProtocolVersion, ReasonCode},
+    session::{Parts, Session},
+};
+
+/// Bits of a sequence number below the epoch of its session. Sequence numbers of two sessions of one client differ, so a
+/// deletion on its way from the older one never hits a row of the newer one.
+const SEQUENCE_BITS: u32 = 22;
+
+/// Characters of an assigned client id behind its prefix.
+const ASSIGNED_CHARACTERS: usize = 20;
+
+/// What a client gets.
+struct Terms {
+    expiry: u32,
+    keep_alive: u16,
+}
+
+impl Broker {
+    /// An identifier for a client that sent none. Random enough to meet no other.
+    pub fn assign_client_id() -> String {
+        let letters = rand::rng()
+            .sample_iter(rand::distr::Alphanumeric)
+            .take(ASSIGNED_CHARACTERS);
+        format!("auto-{}", letters.map(char::from).collect::<String>())
+    }
+
+    /// Opens a session for a client whose identity was established, or says why not.
+    ///
+    /// If the caller stops waiting, the session is opened and ended all the same: the fleet never waits for a client that
+    /// is gone.
+    pub async fn connect(
+        self: &Arc<Self>,
+        connect: Connect,
+        identity: Identity,
+        peer: Peer,
+    ) -> Result<(Session, ConnAck), ConnAck> {
+        self.check(&connect, &identity).map_err(ConnAck::refused)?;
+        let broker = Arc::clone(self);
+        let opening = tokio::spawn(async move { broker.open(connect, identity, peer).await });
+        let opened = opening.await.map_err(|_| ReasonCode::UnspecifiedError);
+        opened.and_then(|opened| opened).map_err(ConnAck::refused)
+    }
+
+    async fn open(
+        self: Arc<Self>,
+        connect: Connect,
+        identity: Identity,
+        peer: Peer,
+    ) -> Result<(Session, ConnAck), ReasonCode> {
+        let terms = self.terms(&connect);
+        let client = identity.client.clone();
+        let fleet = self.fleet.get().ok_or(ReasonCode::ServerUnavailable)?;
+        let request = self.request(&connect, &identity, &peer, &terms);
+        let opened = fleet
+            .connect(client.clone(), request)
+            .await
+            .map_err(reason_of)?;
+        let durable = terms.expiry > 0 || opened.session_present;
+        let connection = Connection {
+            kind: identity.kind,
+            protocol: connect.version.level(),
+            clean_start: connect.clean_start,
+            expiry_seconds: terms.expiry,
+            keep_alive_seconds: terms.keep_alive,
+            address: peer.address,
+            listener: peer.listener.clone(),
+            principal: Arc::from(identity.principal.as_str()),
+            since: self.now(),
+        };
+        // a newer connection was quicker: the client may try again, the fleet knows already
+        let mailbox = self
+            .take_over(&client, &opened, durable, connection)
+            .ok_or(ReasonCode::ServerBusy)?;
+        let answer = self.answer(&connect, &client, &terms, opened.session_present);
+        let session = Session::new(Parts {
+            broker: Arc::clone(&self),
+            mailbox,
+            epoch: opened.epoch,
+            policy: identity.policy,
+            pulse: opened.pulse,
+            version: connect.version,
+            window: connect
+                .receive_maximum
+                .get()
+                .min(self.config.inflight_max.max(1)),
+            alias_max: connect
+                .topic_alias_maximum
+                .min(self.config.topic_alias_out_max),
+            expiry: terms.expiry,
+        });
+        Ok((session, answer))
+    }
+
+    /// Everything that is judged before the fleet is asked, and before anybody is taken over (T11).
+    fn check(&self, connect: &Connect, identity: &Identity) -> Result<(), ReasonCode> {
+        let is_nameless = connect.client_id.is_empty();
+        if is_nameless && connect.version < ProtocolVersion::V5 && !connect.clean_start {
+            return Err(ReasonCode::ClientIdentifierNotValid); // MQTT-3.1.3-8
+        }
+        if connect.authentication_method.is_some() {
+            return Err(ReasonCode::BadAuthenticationMethod);
+        }
+        if !identity.policy.may_connect(&identity.client) {
+            metrics::refused("connect");
+            return Err(ReasonCode::NotAuthorized);
+        }
+        if let Some(will) = &connect.will {
+            self.check_will(will, identity)?;
+        }
+        let is_known = self.sessions.get(&identity.client).is_some();
+        if !is_known && self.sessions.len() >= self.config.sessions_max {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        Ok(())
+    }
+
+    /// A will is a publish that happens later: what may not be published now may not be left behind (T10).
+    fn check_will(&self, will: &Will, identity: &Identity) -> Result<(), ReasonCode> {
+        if check_name(&will.topic, &self.config.topics).is_err() {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        let keeps_reserved = will.retain && will.topic.starts_with('$');
+        if keeps_reserved || !identity.policy.may_publish(&will.topic, will.retain) {
+            metrics::refused("will");
+            return Err(ReasonCode::NotAuthorized);
+        }
+        if will.qos > self.config.maximum_qos {
+            return Err(ReasonCode::QosNotSupported);
+        }
+        let says_utf8 = will
+            .properties
+            .as_ref()
+            .is_some_and(|said| said.payload_is_utf8 == Some(true));
+        if says_utf8 && std::str::from_utf8(&will.payload).is_err() {
+            return Err(ReasonCode::PayloadFormatInvalid);
+        }
+        Ok(())
+    }
+
+    fn terms(&self, connect: &Connect) -> Terms {
+        let longest = self.expiry_max();
+        let expiry = match connect.version {
+            ProtocolVersion::V5 => connect.session_expiry.unwrap_or(0).min(longest),
+            ProtocolVersion::V31 | ProtocolVersion::V311 if connect.clean_start => 0,
+            ProtocolVersion::V31 | ProtocolVersion::V311 => longest,
+        };
+        let keep_alive_max = u16::try_from(self.config.keep_alive_max.as_secs())
+            .unwrap_or(u16::MAX)
+            .max(1);
+        let keep_alive = match connect.keep_alive {
+            0 => keep_alive_max,
+            seconds => seconds.min(keep_alive_max),
+        };
+        Terms { expiry, keep_alive }
+    }
+
+    /// Longest life of a session without a connection, in seconds.
+    pub(crate) fn expiry_max(&self) -> u32 {
+        u32::try_from(self.config.session_expiry_max.as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn request(
+        &self,
+        connect: &Connect,
+        identity: &Identity,
+        peer: &Peer,
+        terms: &Terms,
+    ) -> device::Connect {
+        let will = connect.will.as_ref().map(|will| device::Will {
+            message: Message {
+                topic: will.topic.clone(),
+                payload: will.payload.clone(),
+                qos: will.qos,
+                retain: will.retain,
+                publisher: Some(identity.client.clone()),
+                received_at: self.now(),
+                expires_at: None,
+                properties: will.properties.clone(),
+            },
+            delay: will.delay,
+            expiry: will.message_expiry,
+        });
+        device::Connect {
+            kind: identity.kind,
+            protocol: connect.version.level(),
+            clean_start: connect.clean_start,
+            expiry: terms.expiry,
+            keep_alive: terms.keep_alive,
+            will,
+            principal: identity.principal.clone(),
+            ip: peer.address.ip().to_string(),
+            listener: peer.listener.to_string(),
+        }
+    }
+
+    /// Makes the connection the one that speaks for the client's session; `None` if a newer one does already.
+    fn take_over(
+        self: &Arc<Self>,
+        client: &ClientId,
+        opened: &Opened,
+        durable: bool,
+        connection: Connection,
+    ) -> Option<Arc<Mailbox>> {
+        let epoch = opened.epoch;
+        let mut place = self.sessions.lock(client);
+        let mut first = first_sequence(epoch);
+        if let Some(known) = place.get(client) {
+            let mut state = known.lock();
+            if known.epoch() > epoch {
+                return None;
+            }
+            if state.connection.is_some() {
+                metrics::taken_over();
+            }
+            if opened.session_present && !state.ended {
+                known.attach(&mut state, epoch, durable, Box::new(connection));
+                drop(state);
+                return Some(Arc::clone(known));
+            }
+            first = first.max(state.next_sequence());
+            drop(state);
+            let known = Arc::clone(known);
+            self.dispose(&known, Some(epoch));
+        }
+        let shard = ShardId::of(client.as_str(), self.ledger.shards());
+        let mailbox = Arc::new(Mailbox::new(client.clone(), shard, epoch, first));
+        mailbox.attach(&mut mailbox.lock(), epoch, durable, Box::new(connection));
+        place.insert(Arc::clone(&mailbox));
+        Some(mailbox)
+    }
+
+    fn answer(
+        &self,
+        connect: &Connect,
+        client: &ClientId,
+        terms: &Terms,
+        session_present: bool,
+    ) -> ConnAck {
+        let is_nameless = connect.client_id.is_empty();
+        let prefix = self.config.response_prefix.as_ref();
+        ConnAck {
+            session_expiry: (connect.session_expiry.unwrap_or(0) != terms.expiry
+                && connect.version == ProtocolVersion::V5)
+                .then_some(terms.expiry),
+            receive_maximum: std::num::NonZeroU16::new(self.config.receive_maximum),
+            maximum_qos: self.config.maximum_qos,
+            maximum_packet_size: Some(self.config.packet_bytes_max),
+            assigned_client_id: is_nameless.then(|| client.as_str().to_owned()),
+            topic_alias_maximum: self.config.topic_alias_max,
+            server_keep_alive: (connect.keep_alive != terms.keep_alive).then_some(terms.keep_alive),
+            response_information: prefix
+                .filter(|_| connect.request_response_information)
+                .map(|prefix| format!("{prefix}/{client}")),
+            ..ConnAck::accepted(session_present)
+        }
+    }
+
+    /// The connection of this epoch is gone. False if another speaks for the client by now: nobody need be told.
+    pub(crate) fn disconnect(&self, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
+        let mut place = self.sessions.lock(mailbox.client());
+        let Some(lost) = mailbox.detach(epoch) else {
+            return false;
+        };
+        metrics::dropped(Drop::ConnectionEnded, lost);
+        let durable = mailbox.lock().durable;
+        let is_mine = place
+            .get(mailbox.client())
+            .is_some_and(|known| Arc::ptr_eq(known, mailbox));
+        if !durable && is_mine {
+            place.remove(mailbox.client());
+            self.dispose(mailbox, None);
+        }
+        true
+    }
+
+    /// Tells the fleet that a connection ended.
+    pub(crate) fn fleet_disconnect(
+        &self,
+        client: ClientId,
+        epoch: SessionEpoch,
+        end: End,
+    ) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let told = self
+            .fleet
+            .get()
+            .map(|fleet| fleet.disconnect(client, epoch, end));
+        async move {
+            if let Some(told) = told {
+                told.await;
+            }
+        }
+    }
+
+    /// The session of this epoch, or an older one, is over.
+    pub(crate) fn end(&self, client: &ClientId, epoch: SessionEpoch) {
+        let mut place = self.sessions.lock(client);
+        if place
+            .get(client)
+            .is_some_and(|mailbox| mailbox.epoch() <= epoch)
+            && let Some(mailbox) = place.remove(client)
+        {
+            self.dispose(&mailbox, None);
+        }
+    }
+
+    /// Forgets a session. The caller holds its place in the table, so nothing of a newer session is hit.
+    fn dispose(&self, mailbox: &Arc<Mailbox>, superseded_by: Option<SessionEpoch>) {
+        let durable = mailbox.lock().durable;
+        let subscriptions = mailbox.end(superseded_by);
+        self.router.remove_all(&subscriptions, mailbox.client());
+        if durable {
+            self.purge(mailbox);
+        }
+    }
+}
+
+/// Where the sequence numbers of a session begin that was opened by this connection.
+const fn first_sequence(epoch: SessionEpoch) -> u64 {
+    (epoch.0 & (u64::MAX >> SEQUENCE_BITS)) << SEQUENCE_BITS
+}
+
+const fn reason_of(error: FleetError) -> ReasonCode {
+    match error {
+        FleetError::NotListed => ReasonCode::NotAuthorized,
+        FleetError::Busy => ReasonCode::ServerBusy,
+        FleetError::Rejected | FleetError::Unavailable => ReasonCode::ServerUnavailable,
+    }
+}

@@ -1,0 +1,206 @@
+//! Rows on their way to storage.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use umbel_core::ids::ShardId;
+use umbel_storage::{Receipt, Refusal, Table, Write};
+
+use super::{
+    Broker,
+    mailbox::Mailbox,
+    metrics::{self, Drop},
+    rows,
+    ticket::{Outcome, Pending, start},
+};
+
+/// Bytes of rows proposed together. A log entry may have 4 MiB; a fan-out to many sessions is cut well below it.
+const PROPOSAL_BYTES_MAX: usize = 1024 * 1024;
+
+/// How long deletions wait that were refused.
+const DELETE_RETRY: Duration = Duration::from_secs(1);
+
+/// A queued message of one session, by the number of its row.
+#[derive(Debug)]
+struct Row {
+    mailbox: Arc<Mailbox>,
+    sequence: u64,
+    cost: usize,
+}
+
+#[derive(Debug)]
+struct Group {
+    shard: ShardId,
+    bytes: usize,
+    writes: Vec<Write>,
+    rows: Vec<Row>,
+}
+
+/// The rows of one message for all durable sessions that get it, by shard.
+#[derive(Debug, Default)]
+pub(crate) struct Batch(Vec<Group>);
+
+impl Batch {
+    /// Adds the row of one session.
+    pub(crate) fn add(&mut self, mailbox: Arc<Mailbox>, sequence: u64, cost: usize, row: Vec<u8>) {
+        let shard = mailbox.shard();
+        let bytes = row.len();
+        let write = Write::put(
+            Table::Queue,
+            rows::queue_key(mailbox.client(), sequence),
+            row,
+        );
+        let row = Row {
+            mailbox,
+            sequence,
+            cost,
+        };
+        let fits =
+            |group: &&mut Group| group.shard == shard && group.bytes + bytes <= PROPOSAL_BYTES_MAX;
+        if let Some(group) = self.0.iter_mut().rev().find(fits) {
+            group.bytes += bytes;
+            group.writes.push(write);
+            group.rows.push(row);
+        } else {
+            self.0.push(Group {
+                shard,
+                bytes,
+                writes: vec![write],
+                rows: vec![row],
+            });
+        }
+    }
+
+    /// Proposes all rows now; done when they are committed and their sessions know.
+    pub(crate) fn commit(self, broker: &Arc<Broker>) -> Pending {
+        let mut done = Pending::Ready(Outcome::Done);
+        for group in self.0 {
+            let receipt = broker.propose(group.shard, group.writes);
+            let broker = Arc::clone(broker);
+            let rows = group.rows;
+            done = done.and(start(Box::pin(async move {
+                let outcome = Outcome::from(receipt.await);
+                broker.settle(rows, outcome);
+                outcome
+            })));
+        }
+        done
+    }
+}
+
+impl Broker {
+    /// Proposes writes to a shard of this node.
+    pub(crate) fn propose(&self, shard: ShardId, writes: Vec<Write>) -> Receipt {
+        match self.ledger.term(shard) {
+            Some(term) => self.ledger.propose(shard, term, writes),
+            None => Receipt::ready(Err(Refusal::NotOwner)),
+        }
+    }
+
+    /// Proposes writes to a shard of this node; done when they are committed.
+    pub(crate) fn write(&self, shard: ShardId, writes: Vec<Write>) -> Pending {
+        let receipt = self.propose(shard, writes);
+        start(Box::pin(async move { Outcome::from(receipt.await) }))
+    }
+
+    fn settle(&self, rows: Vec<Row>, outcome: Outcome) {
+        if !outcome.is_done() {
+            metrics::dropped(Drop::NotStored, rows.len());
+        }
+        for row in rows {
+            let is_known = row
+                .mailbox
+                .settle(row.sequence, row.cost, outcome.is_done());
+            if !is_known && outcome.is_done() {
+                // the session ended between the offer and the commit: its rows were deleted before this one came
+                let key = rows::queue_key(row.mailbox.client(), row.sequence);
+                drop(self.propose(row.mailbox.shard(), vec![Write::delete(Table::Queue, key)]));
+            }
+        }
+    }
+
+    /// Removes what a session that ended left in storage. The fleet did so too; rows that were on their way then come
+    /// before this in the log.
+    pub(crate) fn purge(&self, mailbox: &Mailbox) {
+        let prefix = rows::prefix(mailbox.client());
+        let writes = [Table::Subscription, Table::Queue, Table::Inbound]
+            .map(|table| Write::delete_prefix(table, prefix.clone()));
+        drop(self.propose(mailbox.shard(), writes.into()));
+    }
+}
+
+/// Acknowledged rows that wait to be deleted together. Losing them in a crash costs a duplicate, which QoS 1 allows and
+/// which a released QoS 2 row does not cause.
+#[derive(Debug, Default)]
+pub(crate) struct Deletions {
+    waiting: Mutex<Vec<(Arc<Mailbox>, u64)>>,
+    scheduled: AtomicBool,
+}
+
+impl Broker {
+    /// A row is acknowledged: it will be deleted soon.
+    pub(crate) fn delete_soon(self: &Arc<Self>, mailbox: &Arc<Mailbox>, sequence: u64) {
+        self.deletions
+            .waiting
+            .lock()
+            .push((Arc::clone(mailbox), sequence));
+        self.schedule_deletions(self.config.delete_delay);
+    }
+
+    fn schedule_deletions(self: &Arc<Self>, delay: Duration) {
+        if self.deletions.scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let broker = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            broker.deletions.scheduled.store(false, Ordering::Release);
+            broker.delete_now().await;
+        });
+    }
+
+    /// Deletes the acknowledged rows that wait.
+    pub(crate) async fn delete_now(self: &Arc<Self>) {
+        let mut waiting = mem::take(&mut *self.deletions.waiting.lock());
+        waiting.sort_by_key(|(mailbox, _)| mailbox.shard());
+        let mut proposals = Vec::new();
+        for rows in waiting.chunk_by(|one, other| one.0.shard() == other.0.shard()) {
+            let Some((mailbox, _)) = rows.first() else {
+                continue;
+            };
+            let writes = rows.iter().map(|(mailbox, sequence)| {
+                Write::delete(Table::Queue, rows::queue_key(mailbox.client(), *sequence))
+            });
+            proposals.push((rows, self.propose(mailbox.shard(), writes.collect())));
+        }
+        let mut refused = Vec::new();
+        for (rows, receipt) in proposals {
+            if receipt.await.is_ok() {
+                for (mailbox, sequence) in rows {
+                    let mut state = mailbox.lock();
+                    if let Some(outbound) = state.outbound_if_any() {
+                        outbound.end_delete(*sequence);
+                    }
+                    state.tidy();
+                }
+            } else {
+                refused.extend(
+                    rows.iter()
+                        .filter(|(mailbox, _)| !mailbox.lock().ended)
+                        .cloned(),
+                );
+            }
+        }
+        if !refused.is_empty() {
+            self.deletions.waiting.lock().append(&mut refused);
+            self.schedule_deletions(DELETE_RETRY);
+        }
+    }
+}

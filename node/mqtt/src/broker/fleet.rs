@@ -1,0 +1,103 @@
+//! What the broker needs of the fleet: the owner of every client's record, epoch, will and shadows.
+
+use std::fmt;
+
+use umbel_actors::ports::BoxFuture;
+use umbel_core::{
+    device::{Connect, DisconnectReason},
+    ids::{ClientId, DeviceId, SessionEpoch},
+    shadow,
+};
+
+/// What came of opening a session.
+pub struct Opened {
+    /// The connection's epoch, committed.
+    pub epoch: SessionEpoch,
+    /// An older session goes on.
+    pub session_present: bool,
+    /// Takes the client's signs of life.
+    pub pulse: Pulse,
+}
+
+/// Why the fleet did not do what the broker asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FleetError {
+    /// Only listed devices may connect, and this one is not listed.
+    NotListed,
+    /// Too much is asked for at once: try again later.
+    Busy,
+    /// This node cannot serve the client now; the outcome may be unknown.
+    Unavailable,
+    /// The request was refused, and the client was told so by message.
+    Rejected,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Why.
+    pub reason: DisconnectReason,
+    /// The client's last word on how many seconds its session lives on.
+    pub expiry: Option<u32>,
+    /// The client asked for its will although it said goodbye, or did not say goodbye.
+    pub with_will: bool,
+}
+
+/// The verbs of the fleet that the broker uses.
+pub trait FleetPort: Send + Sync + 'static {
+    /// Opens a session. When it answers, the epoch is committed, and if no session is present, the rows of an older one
+    /// are gone.
+    fn connect(
+        &self,
+        client: ClientId,
+        connect: Connect,
+    ) -> BoxFuture<'static, Result<Opened, FleetError>>;
+
+    /// A connection ended. An epoch that is over changes nothing.
+    fn disconnect(&self, client: ClientId, epoch: SessionEpoch, end: End)
+    -> BoxFuture<'static, ()>;
+
+    /// A request to a shadow; the answer is published. Requests that are polled once, one after the other, are worked
+    /// on in that order.
+    fn shadow(
+        &self,
+        device: DeviceId,
+        request: shadow::Request,
+    ) -> BoxFuture<'static, Result<(), FleetError>>;
+}
+
+/// Takes the signs of life of one connection. One call a packet: it costs a store.
+pub struct Pulse(Option<Box<dyn Fn() + Send + Sync>>);
+
+impl Pulse {
+    /// Calls this for each sign of life.
+    pub fn new(beat: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(beat)))
+    }
+
+    /// Nobody listens.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn touch(&self) {
+        if let Some(beat) = &self.0 {
+            beat();
+        }
+    }
+}
+
+impl fmt::Debug for Pulse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pulse")
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("epoch", &self.epoch)
+            .field("session_present", &self.session_present)
+            .finish_non_exhaustive()
+    }
+}

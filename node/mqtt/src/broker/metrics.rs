@@ -1,0 +1,149 @@
+//! What the broker counts. Names and labels are closed sets; no id ever becomes a label.
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+use umbel_core::message::Qos;
+
+/// Messages received from clients, by `qos`.
+pub const PUBLISHED: &str = "umbel_mqtt_publishes_received_total";
+/// Messages sent to clients, by `qos`.
+pub const DELIVERED: &str = "umbel_mqtt_publishes_sent_total";
+/// Messages not delivered to one client, by `reason`.
+pub const DROPPED: &str = "umbel_mqtt_messages_dropped_total";
+/// What a client was not allowed to do, by `action`.
+pub const REFUSED: &str = "umbel_mqtt_authorization_refusals_total";
+/// Sessions, by `state`.
+pub const SESSIONS: &str = "umbel_mqtt_sessions";
+/// Subscriptions of all sessions.
+pub const SUBSCRIPTIONS: &str = "umbel_mqtt_subscriptions";
+/// Messages sent and not acknowledged.
+pub const INFLIGHT: &str = "umbel_mqtt_inflight_messages";
+/// Messages waiting for clients.
+pub const QUEUED: &str = "umbel_mqtt_queued_messages";
+/// Retained messages.
+pub const RETAINED: &str = "umbel_mqtt_retained_messages";
+/// Bytes of retained messages.
+pub const RETAINED_BYTES: &str = "umbel_mqtt_retained_bytes";
+/// Sessions taken over by a newer connection.
+pub const TAKEN_OVER: &str = "umbel_mqtt_sessions_taken_over_total";
+
+/// Registers every name with its description.
+pub fn describe() {
+    describe_counter!(
+        PUBLISHED,
+        "Messages received from clients, by quality of service"
+    );
+    describe_counter!(DELIVERED, "Messages sent to clients, by quality of service");
+    describe_counter!(DROPPED, "Messages not delivered to one client, by reason");
+    describe_counter!(REFUSED, "Requests of clients refused by policy, by action");
+    describe_counter!(TAKEN_OVER, "Sessions taken over by a newer connection");
+    describe_gauge!(SESSIONS, "Sessions, by state: connected or offline");
+    describe_gauge!(SUBSCRIPTIONS, "Subscriptions of all sessions");
+    describe_gauge!(INFLIGHT, "Messages sent to clients and not acknowledged");
+    describe_gauge!(
+        QUEUED,
+        "Messages waiting for clients, in memory and storage"
+    );
+    describe_gauge!(RETAINED, "Retained messages");
+    describe_gauge!(RETAINED_BYTES, "Bytes of retained messages");
+}
+
+/// Why a message did not reach one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drop {
+    /// The client's queue is full.
+    QueueFull,
+    /// It expired before it could be sent.
+    Expired,
+    /// It is larger than the client takes.
+    TooLarge,
+    /// The client may not receive it.
+    NotAuthorized,
+    /// It could not be made durable.
+    NotStored,
+    /// The connection ended with it in the queue.
+    ConnectionEnded,
+    /// Its row cannot be read.
+    Unreadable,
+}
+
+impl Drop {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Expired => "expired",
+            Self::TooLarge => "too_large",
+            Self::NotAuthorized => "not_authorized",
+            Self::NotStored => "not_stored",
+            Self::ConnectionEnded => "connection_ended",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// Counts messages that did not reach a client.
+pub(crate) fn dropped(reason: Drop, count: usize) {
+    if count > 0 {
+        counter!(DROPPED, "reason" => reason.label()).increment(count as u64);
+    }
+}
+
+/// Counts a message from a client.
+pub(crate) fn received(qos: Qos) {
+    counter!(PUBLISHED, "qos" => qos_label(qos)).increment(1);
+}
+
+/// Counts a message to a client.
+pub(crate) fn sent(qos: Qos) {
+    counter!(DELIVERED, "qos" => qos_label(qos)).increment(1);
+}
+
+/// Counts a refusal.
+pub(crate) fn refused(action: &'static str) {
+    counter!(REFUSED, "action" => action).increment(1);
+}
+
+/// Counts a take-over.
+pub(crate) fn taken_over() {
+    counter!(TAKEN_OVER).increment(1);
+}
+
+/// Sums over all sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions with a connection.
+    pub connected: usize,
+    /// Sessions without.
+    pub offline: usize,
+    /// Subscriptions.
+    pub subscriptions: usize,
+    /// Messages sent and not acknowledged.
+    pub inflight: usize,
+    /// Messages waiting.
+    pub queued: u64,
+    /// Retained messages.
+    pub retained: usize,
+    /// Their bytes.
+    pub retained_bytes: u64,
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a float; counts stay far below 2^52"
+)]
+pub(crate) fn record(totals: &Totals) {
+    gauge!(SESSIONS, "state" => "connected").set(totals.connected as f64);
+    gauge!(SESSIONS, "state" => "offline").set(totals.offline as f64);
+    gauge!(SUBSCRIPTIONS).set(totals.subscriptions as f64);
+    gauge!(INFLIGHT).set(totals.inflight as f64);
+    gauge!(QUEUED).set(totals.queued as f64);
+    gauge!(RETAINED).set(totals.retained as f64);
+    gauge!(RETAINED_BYTES).set(totals.retained_bytes as f64);
+}
+
+const fn qos_label(qos: Qos) -> &'static str {
+    match qos {
+        Qos::AtMostOnce => "0",
+        Qos::AtLeastOnce => "1",
+        Qos::ExactlyOnce => "2",
+    }
+}

@@ -1,0 +1,106 @@
+//! The broker of one node: sessions, subscriptions, retained messages, and the way of a message between them.
+//!
+//! Input enters by [`Broker::connect`] (a client), [`Broker::publish_external`] (HTTP) and the
+//! [`Outbox`](umbel_actors::ports::Outbox) the fleet was given (shadow answers, wills, lifecycle events). What was
+//! acknowledged is in the shard of its client or topic; what is in memory can be rebuilt from there by
+//! [`Broker::recover`]. Wills, epochs and session expiry are the fleet's business.
+
+mod accept;
+mod admin;
+mod backfill;
+mod config;
+mod connect;
+mod durable;
+mod fleet;
+mod mailbox;
+pub mod metrics;
+mod outbound;
+mod outbox;
+mod publish;
+mod recover;
+mod retained;
+mod router;
+mod rows;
+mod sessions;
+mod subscribe;
+mod ticket;
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock, Weak},
+};
+
+use umbel_actors::ports::Clock;
+use umbel_core::time::Timestamp;
+use umbel_storage::Ledger;
+
+pub use admin::{ClientView, ConnectionView, Kick, PublishRefused, RetainedPage, SubscriptionView};
+pub use config::Config;
+pub use fleet::{End, FleetError, FleetPort, Opened, Pulse};
+pub(crate) use mailbox::{Eviction, Inbound, Mailbox, Options, State};
+pub(crate) use outbound::{Acknowledged, Delivery as Queued, Outbound, packet_id};
+pub use recover::Recovered;
+pub(crate) use subscribe::Asked;
+pub(crate) use ticket::{Outcome, Pending, Ticket};
+
+/// See the module.
+pub struct Broker {
+    config: Config,
+    bounds: outbound::Bounds,
+    ledger: Arc<dyn Ledger>,
+    clock: Arc<dyn Clock>,
+    fleet: OnceLock<Arc<dyn FleetPort>>,
+    sessions: sessions::Sessions,
+    router: router::Router,
+    retained: retained::Retained,
+    deletions: durable::Deletions,
+    /// For callers that only have a reference.
+    this: Weak<Self>,
+}
+
+impl Broker {
+    /// A broker without sessions. It serves once a fleet is [attached](Self::attach) and, after a restart, what storage
+    /// holds is [recovered](Self::recover).
+    pub fn new(config: Config, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let quota = retained::Quota {
+            messages: config.retained_messages_max,
+            bytes: config.retained_bytes_max,
+        };
+        Arc::new_cyclic(|this| Self {
+            bounds: config.bounds(),
+            retained: retained::Retained::new(Arc::clone(&ledger), quota),
+            config,
+            ledger,
+            clock,
+            fleet: OnceLock::new(),
+            sessions: sessions::Sessions::default(),
+            router: router::Router::default(),
+            deletions: durable::Deletions::default(),
+            this: Weak::clone(this),
+        })
+    }
+
+    /// Gives the broker its fleet. Only the first call counts.
+    pub fn attach(&self, fleet: Arc<dyn FleetPort>) {
+        if self.fleet.set(fleet).is_err() {
+            tracing::warn!("a fleet is attached already");
+        }
+    }
+
+    /// What is allowed.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.wall()
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker")
+            .field("sessions", &self.sessions.len())
+            .finish_non_exhaustive()
+    }
+}

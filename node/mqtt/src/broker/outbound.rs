@@ -1,0 +1,523 @@
+//! What waits for one client: messages in order, the window of those sent and not acknowledged, and the count of
+//! those that only storage holds.
+//!
+//! Pure: no clock, no storage, no socket. The owner of the mailbox asks it what to do and does it.
+//!
+//! Every QoS 1 and 2 message of a session takes the next *sequence number*; its packet identifier follows from it, so
+//! that a restart finds the same identifier (MQTT-4.4.0-1). Sequence numbers of a durable session name rows in
+//! [`umbel_storage::Table::Queue`]: a message is sent only when its row, and every row before it, is committed.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
+
+use umbel_core::message::{Message, Qos};
+
+/// How many sequence numbers can be told apart by their packet identifier.
+const IDENTIFIERS: u64 = u16::MAX as u64;
+
+/// Bytes a message costs beside its text: the struct, its row's key and framing.
+const OVERHEAD_BYTES: usize = 96;
+
+/// The packet identifier of a sequence number: 1 to 65,535, the same after every restart.
+pub(crate) fn packet_id(sequence: u64) -> NonZeroU16 {
+    u16::try_from(sequence % IDENTIFIERS + 1)
+        .ok()
+        .and_then(NonZeroU16::new)
+        .unwrap_or(NonZeroU16::MAX)
+}
+
+/// What a message counts against a bound in bytes.
+pub(crate) fn cost(message: &Message) -> usize {
+    let properties = message.properties.as_deref().map_or(0, |properties| {
+        properties
+            .user
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>()
+            + properties.content_type.as_ref().map_or(0, String::len)
+            + properties.response_topic.as_ref().map_or(0, String::len)
+            + properties
+                .correlation_data
+                .as_ref()
+                .map_or(0, bytes::Bytes::len)
+    });
+    message.topic.len() + message.payload.len() + properties + OVERHEAD_BYTES
+}
+
+/// One message on its way to one client.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    /// Place in the order of this session's QoS 1 and 2 messages; 0 for QoS 0.
+    pub(crate) sequence: u64,
+    pub(crate) message: Arc<Message>,
+    pub(crate) qos: Qos,
+    /// The retain flag the client sees.
+    pub(crate) retain: bool,
+    /// Identifiers of all subscriptions that matched (MQTT-3.3.4-3).
+    pub(crate) subscription_ids: Vec<NonZeroU32>,
+    /// The client has it (PUBREC came): only PUBREL is left to send.
+    pub(crate) released: bool,
+}
+
+/// Bounds on what waits for one client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// In memory.
+    pub(crate) window_messages: usize,
+    /// In memory.
+    pub(crate) window_bytes: usize,
+    /// In storage, for a durable session.
+    pub(crate) stored_messages: u64,
+    /// In storage, for a durable session.
+    pub(crate) stored_bytes: u64,
+}
+
+/// What became of a message that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offered {
+    /// It waits in memory.
+    Queued,
+    /// It waits in memory, and `dropped` older QoS 0 messages had to go for it.
+    QueuedInsteadOf {
+        /// How many went.
+        dropped: usize,
+    },
+    /// It took this sequence number; its row has to be committed before it is sent.
+    ToStore(u64),
+    /// There was no room.
+    Full,
+}
+
+/// How far a QoS 1 or 2 message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// PUBLISH sent.
+    Sent,
+    /// PUBREC came; the row that says so is not committed yet.
+    Received,
+    /// PUBREL sent.
+    Released,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    sequence: u64,
+    cost: usize,
+    qos: Qos,
+    stage: Stage,
+}
+
+/// What an acknowledgement did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acknowledged {
+    /// The message is done; a durable session's row can go.
+    Finished(u64),
+    /// PUBREC came for the first time: the row has to say so before PUBREL is sent.
+    Received(u64),
+    /// PUBREC came again: PUBREL is due again.
+    Again,
+    /// Nothing in flight has this identifier, or not in this stage.
+    Unknown,
+}
+
+/// Which rows to read next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PageRequest {
+    /// Rows above this.
+    pub(crate) after: u64,
+    /// Rows from here on may have gaps that will be filled: they are not taken from this page.
+    pub(crate) before: u64,
+    /// Most rows.
+    pub(crate) limit: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Outbound {
+    waiting: VecDeque<Delivery>,
+    waiting_bytes: usize,
+    waiting_qos0: usize,
+    inflight: VecDeque<InFlight>,
+    /// Sequence numbers whose rows are proposed and not committed, ascending.
+    uncommitted: VecDeque<u64>,
+    /// Acknowledged rows whose deletion is not committed: they must not be read again.
+    deleting: BTreeSet<u64>,
+    next_sequence: u64,
+    /// Rows up to here belong to an earlier session of this client.
+    base: u64,
+    /// Rows up to here are, or were, in memory.
+    loaded: u64,
+    /// Rows above `loaded`.
+    spilled: u64,
+    stored_messages: u64,
+    stored_bytes: u64,
+    /// The highest sequence number an earlier connection may have sent: up to here DUP is set.
+    sent: u64,
+}
+
+impl Outbound {
+    /// Sequence numbers begin at `first` or above: an earlier session of this client never used them.
+    pub(crate) fn starting_at(first: u64) -> Self {
+        let first = first.max(1);
+        Self {
+            next_sequence: first,
+            base: first - 1,
+            loaded: first - 1,
+            ..Self::default()
+        }
+    }
+
+    /// What a restart knows from the rows it found: any of the first `window` may have been sent before.
+    pub(crate) fn recovered(rows: &[(u64, usize)], window: usize) -> Self {
+        let last = rows.last().map_or(0, |(sequence, _)| *sequence);
+        let sent = rows
+            .iter()
+            .take(window)
+            .next_back()
+            .map_or(0, |(sequence, _)| *sequence);
+        let count = rows.len() as u64;
+        Self {
+            next_sequence: last + 1,
+            spilled: count,
+            stored_messages: count,
+            stored_bytes: rows.iter().map(|(_, cost)| *cost as u64).sum(),
+            sent,
+            ..Self::default()
+        }
+    }
+
+    /// Takes a message for a session that keeps nothing beyond its connection, or of QoS 0. When full, QoS 0 goes
+    /// first, then the newest.
+    pub(crate) fn offer(&mut self, mut delivery: Delivery, bounds: &Bounds) -> Offered {
+        let size = cost(&delivery.message);
+        let mut dropped = 0;
+        while self.is_full(size, bounds) {
+            if delivery.qos == Qos::AtMostOnce || !self.drop_oldest_qos0() {
+                return Offered::Full;
+            }
+            dropped += 1;
+        }
+        if delivery.qos > Qos::AtMostOnce {
+            delivery.sequence = self.next_sequence;
+            self.next_sequence += 1;
+        }
+        self.push(delivery, size);
+        if dropped == 0 {
+            Offered::Queued
+        } else {
+            Offered::QueuedInsteadOf { dropped }
+        }
+    }
+
+    /// Takes a QoS 1 or 2 message for a durable session. It is kept in memory too if the client is connected and
+    /// nothing older is only in storage.
+    pub(crate) fn offer_durable(
+        &mut self,
+        mut delivery: Delivery,
+        bounds: &Bounds,
+        connected: bool,
+    ) -> Offered {
+        let size = cost(&delivery.message);
+        if self.stored_messages >= bounds.stored_messages
+            || self.stored_bytes + size as u64 > bounds.stored_bytes
+        {
+            return Offered::Full;
+        }
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.stored_messages += 1;
+        self.stored_bytes += size as u64;
+        self.uncommitted.push_back(sequence);
+        if connected && self.spilled == 0 && !self.is_full(size, bounds) {
+            delivery.sequence = sequence;
+            self.loaded = sequence;
+            self.push(delivery, size);
+        } else {
+            self.spilled += 1;
+        }
+        Offered::ToStore(sequence)
+    }
+
+    /// The row of a message is committed, or will never be.
+    pub(crate) fn settle(&mut self, sequence: u64, size: usize, is_stored: bool) {
+        if let Ok(index) = self.uncommitted.binary_search(&sequence) {
+            self.uncommitted.remove(index);
+        }
+        if is_stored {
+            return;
+        }
+        self.stored_messages = self.stored_messages.saturating_sub(1);
+        self.stored_bytes = self.stored_bytes.saturating_sub(size as u64);
+        if let Some(index) = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.sequence == sequence)
+        {
+            if let Some(gone) = self.waiting.remove(index) {
+                self.forget(&gone);
+            }
+        } else if sequence > self.loaded {
+            self.spilled = self.spilled.saturating_sub(1);
+        }
+    }
+
+    /// The next message to send, if the window of `window` unacknowledged ones has room. QoS 1 and 2 enter the window.
+    pub(crate) fn next(&mut self, window: usize) -> Option<Delivery> {
+        let head = self.waiting.front()?;
+        if head.qos > Qos::AtMostOnce && !self.may_send(head.sequence, window) {
+            return None;
+        }
+        let delivery = self.waiting.pop_front()?;
+        self.forget(&delivery);
+        if delivery.qos > Qos::AtMostOnce {
+            self.inflight.push_back(InFlight {
+                sequence: delivery.sequence,
+                cost: cost(&delivery.message),
+                qos: delivery.qos,
+                stage: if delivery.released {
+                    Stage::Released
+                } else {
+                    Stage::Sent
+                },
+            });
+        }
+        Some(delivery)
+    }
+
+    /// Whether an earlier connection may have sent this.
+    pub(crate) const fn was_sent(&self, sequence: u64) -> bool {
+        sequence <= self.sent
+    }
+
+    /// What to read next, if memory has room and storage has more.
+    pub(crate) fn wants_page(&self, bounds: &Bounds) -> Option<PageRequest> {
+        let room = bounds.window_messages.saturating_sub(self.waiting.len());
+        let before = self
+            .uncommitted
+            .front()
+            .copied()
+            .unwrap_or(self.next_sequence);
+        let is_due = self.spilled > 0
+            && before > self.loaded + 1
+            && room > bounds.window_messages / 2
+            && self.waiting_bytes <= bounds.window_bytes / 2;
+        is_due.then_some(PageRequest {
+            after: self.loaded,
+            before,
+            limit: room,
+        })
+    }
+
+    /// Takes the rows that were read for a request, in order. `is_last`: storage had no more.
+    pub(crate) fn page_in(
+        &mut self,
+        request: PageRequest,
+        rows: Vec<Delivery>,
+        is_last: bool,
+        bounds: &Bounds,
+    ) {
+        if request.after != self.loaded {
+            return; // the connection changed meanwhile
+        }
+        for row in rows {
+            let size = cost(&row.message);
+            if row.sequence >= request.before || self.is_full(size, bounds) {
+                return;
+            }
+            self.loaded = row.sequence;
+            if self.deleting.contains(&row.sequence) {
+                continue;
+            }
+            self.spilled = self.spilled.saturating_sub(1);
+            self.push(row, size);
+        }
+        // a count that drifted must not make us read an empty table for ever
+        if is_last && request.before == self.next_sequence {
+            self.spilled = 0;
+        }
+    }
+
+    /// PUBACK, or PUBREC with an error: the client has it or does not want it.
+    pub(crate) fn finish(&mut self, id: NonZeroU16, qos: Qos) -> Acknowledged {
+        let Some(index) = self.position(id) else {
+            return Acknowledged::Unknown;
+        };
+        match self.inflight.get(index) {
+            Some(found) if found.qos == qos && found.stage == Stage::Sent => self.remove(index),
+            _ => Acknowledged::Unknown,
+        }
+    }
+
+    /// PUBREC.
+    pub(crate) fn receive(&mut self, id: NonZeroU16) -> Acknowledged {
+        let index = self.position(id);
+        let Some(found) = index.and_then(|index| self.inflight.get_mut(index)) else {
+            return Acknowledged::Unknown;
+        };
+        match (found.qos, found.stage) {
+            (Qos::ExactlyOnce, Stage::Sent) => {
+                found.stage = Stage::Received;
+                Acknowledged::Received(found.sequence)
+            },
+            (Qos::ExactlyOnce, Stage::Received | Stage::Released) => Acknowledged::Again,
+            (Qos::AtMostOnce | Qos::AtLeastOnce, _) => Acknowledged::Unknown,
+        }
+    }
+
+    /// The row says that the client has it: PUBREL may go.
+    pub(crate) fn release(&mut self, sequence: u64) {
+        if let Some(found) = self
+            .inflight
+            .iter_mut()
+            .find(|found| found.sequence == sequence)
+        {
+            found.stage = Stage::Released;
+            // the row lost its message
+            let saved = found.cost.saturating_sub(OVERHEAD_BYTES);
+            found.cost -= saved;
+            self.stored_bytes = self.stored_bytes.saturating_sub(saved as u64);
+        }
+    }
+
+    /// PUBCOMP.
+    pub(crate) fn complete(&mut self, id: NonZeroU16) -> Acknowledged {
+        let Some(index) = self.position(id) else {
+            return Acknowledged::Unknown;
+        };
+        match self.inflight.get(index) {
+            Some(found) if found.stage == Stage::Released => self.remove(index),
+            _ => Acknowledged::Unknown,
+        }
+    }
+
+    /// An acknowledged row will be deleted; until then it must not be read again.
+    pub(crate) fn begin_delete(&mut self, sequence: u64) {
+        self.deleting.insert(sequence);
+    }
+
+    /// The row is gone.
+    pub(crate) fn end_delete(&mut self, sequence: u64) {
+        self.deleting.remove(&sequence);
+    }
+
+    /// The connection is gone. A durable session keeps its rows and reads them again on the next connection.
+    pub(crate) fn detach(&mut self, durable: bool) -> usize {
+        let lost = if durable {
+            self.waiting_qos0
+        } else {
+            self.waiting.len()
+        };
+        if let Some(last) = self.inflight.back() {
+            self.sent = self.sent.max(last.sequence);
+        }
+        self.waiting = VecDeque::new();
+        self.inflight = VecDeque::new();
+        self.waiting_bytes = 0;
+        self.waiting_qos0 = 0;
+        self.loaded = self.base;
+        self.spilled = self.stored_messages;
+        lost
+    }
+
+    /// Whether nothing is left to remember but the next sequence number.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+            && self.inflight.is_empty()
+            && self.uncommitted.is_empty()
+            && self.deleting.is_empty()
+            && self.stored_messages == 0
+    }
+
+    /// Up to which row this was read, if only storage held something.
+    pub(crate) const fn loaded(&self) -> u64 {
+        self.loaded
+    }
+
+    /// The number the next QoS 1 or 2 message takes.
+    pub(crate) const fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Messages sent and not acknowledged.
+    pub(crate) fn inflight(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Messages waiting in memory and storage, those in flight not counted.
+    pub(crate) fn queued(&self) -> u64 {
+        self.waiting.len() as u64 + self.spilled
+    }
+
+    fn may_send(&self, sequence: u64, window: usize) -> bool {
+        let is_committed = self
+            .uncommitted
+            .front()
+            .is_none_or(|first| *first > sequence);
+        // the oldest unacknowledged message blocks the reuse of its identifier, however wide the window
+        let is_distinct = self
+            .inflight
+            .front()
+            .is_none_or(|oldest| sequence.saturating_sub(oldest.sequence) < IDENTIFIERS);
+        is_committed && is_distinct && self.inflight.len() < window
+    }
+
+    fn is_full(&self, size: usize, bounds: &Bounds) -> bool {
+        self.waiting.len() >= bounds.window_messages
+            || self.waiting_bytes + size > bounds.window_bytes && !self.waiting.is_empty()
+    }
+
+    fn push(&mut self, delivery: Delivery, size: usize) {
+        self.waiting_bytes += size;
+        self.waiting_qos0 += usize::from(delivery.qos == Qos::AtMostOnce);
+        self.waiting.push_back(delivery);
+    }
+
+    fn forget(&mut self, delivery: &Delivery) {
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(cost(&delivery.message));
+        self.waiting_qos0 -= usize::from(delivery.qos == Qos::AtMostOnce);
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new(); // an idle connection keeps no buffer
+        }
+    }
+
+    fn drop_oldest_qos0(&mut self) -> bool {
+        if self.waiting_qos0 == 0 {
+            return false;
+        }
+        let oldest = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting.qos == Qos::AtMostOnce);
+        let Some(gone) = oldest.and_then(|index| self.waiting.remove(index)) else {
+            return false;
+        };
+        self.forget(&gone);
+        true
+    }
+
+    fn position(&self, id: NonZeroU16) -> Option<usize> {
+        self.inflight
+            .iter()
+            .position(|found| packet_id(found.sequence) == id)
+    }
+
+    fn remove(&mut self, index: usize) -> Acknowledged {
+        let Some(done) = self.inflight.remove(index) else {
+            return Acknowledged::Unknown;
+        };
+        if self.inflight.is_empty() {
+            self.inflight = VecDeque::new();
+        }
+        if self.stored_messages > 0 {
+            self.stored_messages -= 1;
+            self.stored_bytes = self.stored_bytes.saturating_sub(done.cost as u64);
+        }
+        if self.stored_messages == 0 {
+            self.stored_bytes = 0; // rows that lost their message while nobody was connected count less
+        }
+        Acknowledged::Finished(done.sequence)
+    }
+}

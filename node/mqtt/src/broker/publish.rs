@@ -1,0 +1,98 @@
+//! A message on its way to everybody who gets it.
+
+use std::sync::Arc;
+
+use umbel_core::message::Message;
+
+use super::{
+    Broker,
+    durable::Batch,
+    mailbox::Delivered,
+    metrics::{self, Drop},
+    outbound::Delivery,
+    retained::Full,
+    router::Receiver,
+    rows,
+    ticket::{Outcome, Pending, start},
+};
+
+impl Broker {
+    /// Routes a message. Done when it is committed for every durable session that gets it and, if it is to be
+    /// retained, in its topic's shard, and handed to the queue of every other receiver.
+    ///
+    /// Without a durable receiver this touches no log, starts no task and is done when it returns. Two messages of one
+    /// caller reach each receiver in the order of the calls.
+    pub(crate) fn route(self: &Arc<Self>, message: Message) -> Pending {
+        let receivers = self
+            .router
+            .receivers(&message.topic, message.publisher.as_ref());
+        let retained = if message.retain && !message.topic.starts_with('$') {
+            match self.retain(&message) {
+                Ok(pending) => pending,
+                Err(Full) => return Pending::Ready(Outcome::QuotaExceeded),
+            }
+        } else {
+            Pending::Ready(Outcome::NoMatch)
+        };
+        if receivers.is_empty() {
+            return match retained {
+                Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
+                other => other,
+            };
+        }
+        let message = Arc::new(message);
+        let mut batch = Batch::default();
+        for receiver in receivers {
+            self.hand_over(&message, receiver, &mut batch);
+        }
+        batch.commit(self).and(retained)
+    }
+
+    /// A message to one receiver: into its queue, or into the batch of rows to be committed.
+    fn hand_over(&self, message: &Arc<Message>, receiver: Receiver, batch: &mut Batch) {
+        let delivery = Delivery {
+            sequence: 0,
+            message: Arc::clone(message),
+            qos: message.qos.min(receiver.qos),
+            retain: message.retain && receiver.retain_as_published,
+            subscription_ids: receiver.ids,
+            released: false,
+        };
+        self.enqueue(&receiver.mailbox, delivery, batch);
+    }
+
+    /// See [`Self::hand_over`].
+    pub(crate) fn enqueue(
+        &self,
+        mailbox: &Arc<super::mailbox::Mailbox>,
+        delivery: Delivery,
+        batch: &mut Batch,
+    ) {
+        let copy = delivery.clone();
+        match mailbox.deliver(delivery, &self.bounds) {
+            Delivered::Queued { dropped } => metrics::dropped(Drop::QueueFull, dropped),
+            Delivered::ToStore { sequence, cost } => {
+                batch.add(
+                    Arc::clone(mailbox),
+                    sequence,
+                    cost,
+                    rows::encode_queued(&copy),
+                );
+            },
+            Delivered::Full => metrics::dropped(Drop::QueueFull, 1),
+            Delivered::Absent => {},
+        }
+    }
+
+    fn retain(self: &Arc<Self>, message: &Message) -> Result<Pending, Full> {
+        let (receipt, topic, version) = self.retained.change(message)?.into_parts();
+        let broker = Arc::clone(self);
+        Ok(start(Box::pin(async move {
+            let outcome = Outcome::from(receipt.await);
+            if !outcome.is_done() {
+                broker.retained.undo(&topic, version);
+            }
+            outcome
+        })))
+    }
+}
