@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod record;
 pub mod snapshot;
 pub mod space;
 pub mod state;

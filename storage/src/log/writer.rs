@@ -280,6 +280,8 @@ impl Writer {
         let mut batch = Batch::default();
         let mut pending = Vec::with_capacity(requests.len());
         let prepared = self.prepare(requests, &mut batch, &mut pending);
+        #[cfg(feature = "plant-ack-early")]
+        planted::acknowledge(&mut pending);
         let written = match prepared {
             Ok(()) => self.shared.disk.write(&mut batch),
             Err(reason) => Err(WriteFailure::Fatal(reason)),
@@ -417,5 +419,21 @@ impl Writer {
             // the mark is a lower bound: an old one is still true
             tracing::warn!(%error, "high-water mark of the log is not written");
         }
+    }
+}
+
+/// The bug that `umbel-chaos --plant` has to find: an answer before the write.
+#[cfg(feature = "plant-ack-early")]
+mod planted {
+    use std::{mem, thread, time::Duration};
+
+    use super::Pending;
+
+    pub(super) fn acknowledge(pending: &mut [Pending]) {
+        for request in pending {
+            let done = mem::replace(&mut request.done, Box::new(|_| ()));
+            done(Ok(()));
+        }
+        thread::park_timeout(Duration::from_millis(20));
     }
 }
