@@ -210,7 +210,7 @@ async fn start_umbel(program: &Path, folder: &Path) -> Result<(Child, Target)> {
         &config,
         format!(
             "[node]\ndata_dir = \"{}\"\n[http]\nbind = \"127.0.0.1:0\"\n[log]\nlevel = \"warn\"\n\
-             [[listener]]\nname = \"mqtt\"\nkind = \"tcp\"\nbind = \"127.0.0.1:0\"\nidentity = \"client-id\"\n",
+             [[listener]]\nname = \"mqtt\"\nkind = \"tcp\"\nbind = \"127.0.0.1:0\"\nidentity = \"anonymous\"\n",
             folder.join("data").display()
         ),
     )?;

@@ -94,7 +94,7 @@ fn a_retained_message_survives_a_kill() {
 
 #[test]
 fn a_device_whose_node_was_killed_is_stale_then_offline_and_its_will_is_sent_once() {
-    let mut node = Node::with(&["--reconnect-grace", "2s"]);
+    let mut node = Node::with(&[("UMBEL__ACTORS__RECONNECT_GRACE", "2s")]);
     let _device = Wire::connected(node.at.mqtt, "camera-1", 60);
     eventually("the device is online", || {
         presence(&node, "camera-1", "online")

@@ -35,7 +35,7 @@ pub struct Endpoints {
 pub struct Node {
     folder: TempDir,
     child: Option<Child>,
-    extra: Vec<String>,
+    settings: Vec<(String, String)>,
     /// Where it listens now.
     pub at: Endpoints,
 }
@@ -46,15 +46,18 @@ impl Node {
         Self::with(&[])
     }
 
-    /// Starts a node with more arguments for `umbel dev`.
-    pub fn with(arguments: &[&str]) -> Self {
+    /// Starts a node with settings from the environment (`UMBEL__SECTION__KEY`).
+    pub fn with(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let extra: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let (child, at) = launch(folder.path(), &extra);
+        let settings: Vec<(String, String)> = settings
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        let (child, at) = launch(folder.path(), &settings);
         Self {
             folder,
             child: Some(child),
-            extra,
+            settings,
             at,
         }
     }
@@ -70,7 +73,7 @@ impl Node {
     /// Starts it again on the same data. Its ports are new.
     pub fn restart(&mut self) {
         self.kill();
-        let (child, at) = launch(self.folder.path(), &self.extra);
+        let (child, at) = launch(self.folder.path(), &self.settings);
         self.child = Some(child);
         self.at = at;
     }
@@ -149,7 +152,7 @@ fn eprintln_tail(log: &str) {
     eprintln!("--- the node's log ends with ---\n{log}");
 }
 
-fn launch(folder: &Path, extra: &[String]) -> (Child, Endpoints) {
+fn launch(folder: &Path, settings: &[(String, String)]) -> (Child, Endpoints) {
     let ports = folder.join("ports.json");
     if ports.exists() {
         fs::remove_file(&ports).unwrap();
@@ -165,8 +168,8 @@ fn launch(folder: &Path, extra: &[String]) -> (Child, Endpoints) {
         .arg(folder.join("data"))
         .args(["--any-port", "--ports-file"])
         .arg(&ports)
-        .args(extra)
         .env("UMBEL__LOG__FORMAT", "json")
+        .envs(settings.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
