@@ -42,7 +42,7 @@ impl Close {
 
 impl Close {
     /// What the fleet, and AWS's events, are told.
-    pub const fn disconnect_reason(&self) -> DisconnectReason {
+    pub const fn disconnect_reason(self) -> DisconnectReason {
         match self.cause {
             CloseCause::ClientDisconnect | CloseCause::ClientDisconnectWithWill => {
                 DisconnectReason::ClientInitiated

@@ -71,11 +71,11 @@ impl Broker {
             }
             let mut state = mailbox.lock();
             if outcome.is_done() {
-                if let Some(entry) = state.inbound().get_mut(&id) {
+                if let Some(entry) = state.inbound.get_mut(&id) {
                     *entry = Inbound::Received;
                 }
             } else {
-                state.inbound().remove(&id);
+                state.inbound.remove(&id);
             }
             state.tidy();
             drop(state);
@@ -91,7 +91,7 @@ impl Broker {
         self.write(mailbox.shard(), vec![row]).then(move |outcome| {
             if outcome.is_done() {
                 let mut state = mailbox.lock();
-                state.inbound().remove(&id);
+                state.inbound.remove(&id);
                 state.tidy();
             }
             outcome

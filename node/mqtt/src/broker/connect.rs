@@ -60,8 +60,11 @@ impl Broker {
         self.check(&connect, &identity).map_err(ConnAck::refused)?;
         let broker = Arc::clone(self);
         let opening = tokio::spawn(async move { broker.open(connect, identity, peer).await });
-        let opened = opening.await.map_err(|_| ReasonCode::UnspecifiedError);
-        opened.and_then(|opened| opened).map_err(ConnAck::refused)
+        let opened = opening.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "opening a session failed");
+            Err(ReasonCode::UnspecifiedError)
+        });
+        opened.map_err(ConnAck::refused)
     }
 
     async fn open(

@@ -117,7 +117,7 @@ pub(crate) struct State {
     pub(crate) waker: Option<Waker>,
     /// Sorted by filter.
     pub(crate) subscriptions: Vec<(Filter, Options)>,
-    pub(crate) inbound: Option<Box<BTreeMap<NonZeroU16, Inbound>>>,
+    pub(crate) inbound: BTreeMap<NonZeroU16, Inbound>,
     pub(crate) connection: Option<Box<Connection>>,
     pub(crate) backfill: Option<Box<Backfill>>,
     outbound: Option<Box<Outbound>>,
@@ -138,7 +138,7 @@ impl Mailbox {
                 eviction: None,
                 waker: None,
                 subscriptions: Vec::new(),
-                inbound: None,
+                inbound: BTreeMap::new(),
                 connection: None,
                 backfill: None,
                 outbound: None,
@@ -216,7 +216,7 @@ impl Mailbox {
             self.epoch.store(epoch.0, Ordering::Release);
         }
         state.outbound = None;
-        state.inbound = None;
+        state.inbound = BTreeMap::new();
         state.backfill = None;
         state.connection = None;
         if let Some(waker) = state.waker.take() {
@@ -325,16 +325,6 @@ impl State {
             .map_or((0, 0), |outbound| (outbound.inflight(), outbound.queued()))
     }
 
-    /// Identifiers of QoS 2 messages of the client.
-    pub(crate) fn inbound(&mut self) -> &mut BTreeMap<NonZeroU16, Inbound> {
-        self.inbound.get_or_insert_default()
-    }
-
-    /// Identifiers of QoS 2 messages of the client, if there are any.
-    pub(crate) fn inbound_if_any(&self) -> Option<&BTreeMap<NonZeroU16, Inbound>> {
-        self.inbound.as_deref()
-    }
-
     /// A page of retained messages was read.
     pub(crate) fn advance_backfill(&mut self, cursor: &Cursor, resume: Option<String>) {
         if let Some(backfill) = &mut self.backfill {
@@ -353,13 +343,6 @@ impl State {
             self.next_sequence = outbound.next_sequence();
             self.outbound = None;
         }
-        if self
-            .inbound
-            .as_ref()
-            .is_some_and(|inbound| inbound.is_empty())
-        {
-            self.inbound = None;
-        }
     }
 
     /// Asks the connection to look.
@@ -376,7 +359,7 @@ impl State {
             .as_mut()
             .map_or(0, |outbound| outbound.detach(durable));
         if !durable {
-            self.inbound = None;
+            self.inbound = BTreeMap::new();
             self.backfill = None;
         }
         self.tidy();

@@ -37,7 +37,7 @@ impl Broker {
         if receivers.is_empty() {
             return match retained {
                 Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
-                other => other,
+                other @ (Pending::Ready(_) | Pending::Waiting(_)) => other,
             };
         }
         let message = Arc::new(message);

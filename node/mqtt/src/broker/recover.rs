@@ -107,7 +107,7 @@ impl Broker {
             };
             self.recovered(&client, shard)
                 .lock()
-                .inbound()
+                .inbound
                 .insert(id, Inbound::Received);
             true
         });

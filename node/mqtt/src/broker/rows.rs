@@ -133,7 +133,7 @@ pub(crate) fn decode_queued(sequence: u64, bytes: &[u8]) -> Result<Delivery, Cod
 }
 
 /// The row of a subscription.
-pub(crate) fn encode_subscription(options: &Options) -> Vec<u8> {
+pub(crate) fn encode_subscription(options: Options) -> Vec<u8> {
     encoded(&Subscribed {
         qos: options.qos,
         no_local: options.no_local,
@@ -239,7 +239,7 @@ mod tests {
             retain_as_published: false,
             id: None,
         };
-        assert_eq!(hex(&encode_subscription(&options)), "0101010000");
+        assert_eq!(hex(&encode_subscription(options)), "0101010000");
         assert_eq!(decode_subscription(&[1, 1, 1, 0, 0]), Ok(options));
         assert_eq!(decode_retained(&encode_retained(&message())), Ok(message()));
         assert!(decode_queued(1, &encode_released()).is_ok_and(|row| row.released));

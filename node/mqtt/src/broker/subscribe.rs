@@ -39,7 +39,7 @@ impl Broker {
         self: &Arc<Self>,
         mailbox: &Arc<Mailbox>,
         epoch: SessionEpoch,
-        asked: Vec<Asked>,
+        asked: &[Asked],
     ) -> Option<Pending> {
         if asked.is_empty() {
             return Some(Pending::Ready(Outcome::Done));
@@ -49,7 +49,7 @@ impl Broker {
         {
             let mut state = mailbox.lock_as(epoch)?;
             let durable = state.durable;
-            for one in &asked {
+            for one in asked {
                 let before = state.subscribe(&one.filter, one.options);
                 // under the mailbox's lock: a session that ends now takes this entry with it
                 self.router.insert(&one.filter, mailbox, one.options);
@@ -59,15 +59,16 @@ impl Broker {
                 }
                 if durable {
                     let key = rows::subscription_key(mailbox.client(), one.filter.as_str());
-                    let row = rows::encode_subscription(&one.options);
+                    let row = rows::encode_subscription(one.options);
                     writes.push(Write::put(Table::Subscription, key, row));
                 }
                 replaced.push((one.filter.clone(), before));
             }
         }
-        let kept = match writes.is_empty() {
-            true => Pending::Ready(Outcome::Done),
-            false => self.write(mailbox.shard(), writes),
+        let kept = if writes.is_empty() {
+            Pending::Ready(Outcome::Done)
+        } else {
+            self.write(mailbox.shard(), writes)
         };
         let broker = Arc::clone(self);
         let mailbox = Arc::clone(mailbox);
@@ -131,15 +132,12 @@ impl Broker {
             return;
         }
         for (filter, options) in before {
-            match options {
-                Some(options) => {
-                    state.subscribe(&filter, options);
-                    self.router.insert(&filter, mailbox, options);
-                },
-                None => {
-                    state.unsubscribe(&filter);
-                    self.router.remove(&filter, mailbox.client());
-                },
+            if let Some(options) = options {
+                state.subscribe(&filter, options);
+                self.router.insert(&filter, mailbox, options);
+            } else {
+                state.unsubscribe(&filter);
+                self.router.remove(&filter, mailbox.client());
             }
         }
     }

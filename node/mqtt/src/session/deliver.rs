@@ -42,7 +42,7 @@ impl Session {
             match next {
                 Some(next) if next.released => {
                     let release = Ack::new(packet_id(next.sequence), ReasonCode::Success);
-                    self.say(&Packet::PubRel(release), out);
+                    super::say(&Packet::PubRel(release), out);
                 },
                 Some(next) => self.send(&next, was_sent, out)?,
                 None if self.broker.refill(&self.mailbox, self.epoch) => {},

@@ -134,10 +134,10 @@ impl Session {
             Packet::PubRec(ack) => self.on_pubrec(&ack, out),
             Packet::PubRel(ack) => self.on_pubrel(&ack, out),
             Packet::PubComp(ack) => self.on_pubcomp(&ack),
-            Packet::Subscribe(subscribe) => self.on_subscribe(*subscribe, out),
+            Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe, out),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(&unsubscribe, out),
             Packet::PingReq => {
-                self.say(&Packet::PingResp, out);
+                say(&Packet::PingResp, out);
                 Ok(())
             },
             Packet::Disconnect(disconnect) => Err(self.on_disconnect(&disconnect)),
@@ -271,14 +271,6 @@ impl Session {
         Close::silent(cause)
     }
 
-    /// Says something the client must be able to take. What does not fit even without words beside it cannot be said
-    /// (MQTT-3.1.2-24); only a maximum packet size of a few bytes makes that happen.
-    fn say(&self, packet: &Packet, out: &mut Outgoing) {
-        if out.push(packet).is_err() {
-            metrics::dropped(metrics::Drop::TooLarge, 1);
-        }
-    }
-
     const fn speaks_v5(&self) -> bool {
         matches!(self.version, ProtocolVersion::V5)
     }
@@ -298,4 +290,12 @@ impl Drop for Session {
 
 fn taken_over() -> Close {
     Close::because(ReasonCode::SessionTakenOver, CloseCause::TakenOver)
+}
+
+/// Says something the client must be able to take. What does not fit even without words beside it cannot be said
+/// (MQTT-3.1.2-24); only a maximum packet size of a few bytes makes that happen.
+fn say(packet: &Packet, out: &mut Outgoing) {
+    if out.push(packet).is_err() {
+        metrics::dropped(metrics::Drop::TooLarge, 1);
+    }
 }

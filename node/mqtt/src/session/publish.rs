@@ -59,12 +59,12 @@ impl Session {
         let (is_known, durable) = {
             let mut state = self.state()?;
             let durable = state.durable;
-            let is_known = match state.inbound_if_any().and_then(|inbound| inbound.get(&id)) {
+            let is_known = match state.inbound.get(&id) {
                 Some(Inbound::Received) => true,
                 Some(Inbound::Committing(_)) | None => false,
             };
             if is_known && !durable {
-                state.inbound().remove(&id);
+                state.inbound.remove(&id);
                 state.tidy();
             }
             (is_known, durable)
@@ -122,9 +122,7 @@ impl Session {
             return Ok(false);
         };
         let state = self.state()?;
-        Ok(state
-            .inbound_if_any()
-            .is_some_and(|inbound| inbound.contains_key(&id)))
+        Ok(state.inbound.contains_key(&id))
     }
 
     /// A QoS 2 message that came before is acknowledged again and has no other effect.
@@ -132,7 +130,7 @@ impl Session {
         let Some(id) = publish.packet_id else {
             return Err(Close::protocol_error());
         };
-        let after = match self.state()?.inbound().get(&id) {
+        let after = match self.state()?.inbound.get(&id) {
             Some(Inbound::Committing(pending)) => pending.clone(),
             Some(Inbound::Received) | None => Pending::Ready(Outcome::Done),
         };
@@ -187,9 +185,11 @@ impl Session {
         out: &mut Outgoing,
     ) -> Result<(), Close> {
         if !self.speaks_v5() {
-            let cause = match reason {
-                ReasonCode::NotAuthorized => CloseCause::NotAuthorized,
-                _ => CloseCause::ProtocolError,
+            let is_forbidden = reason == ReasonCode::NotAuthorized;
+            let cause = if is_forbidden {
+                CloseCause::NotAuthorized
+            } else {
+                CloseCause::ProtocolError
             };
             return Err(Close::because(reason, cause));
         }
@@ -219,14 +219,14 @@ impl Session {
         let pending = Pending::Waiting(ticket);
         let durable = {
             let mut state = self.state()?;
-            if state.inbound().len() >= UNRELEASED_MAX {
+            if state.inbound.len() >= UNRELEASED_MAX {
                 return Err(Close::because(
                     ReasonCode::QuotaExceeded,
                     CloseCause::QuotaExceeded,
                 ));
             }
             state
-                .inbound()
+                .inbound
                 .insert(id, Inbound::Committing(pending.clone()));
             state.durable
         };

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::Session;
+use super::{Session, say};
 use crate::{
     broker::{Outcome, Pending},
     close::{Close, CloseCause},
@@ -65,7 +65,7 @@ impl Session {
     /// Says a packet whose reason is known, in its turn.
     pub(super) fn reply_with(&mut self, packet: Packet, out: &mut Outgoing) {
         if self.replies.is_empty() {
-            self.say(&packet, out);
+            say(&packet, out);
         } else {
             let what = What::Said(Box::new(packet));
             self.replies.push_back(Reply {
@@ -126,19 +126,19 @@ impl Session {
                 Packet::PubComp(Ack::new(id, ReasonCode::Success))
             },
             What::SubAck(mut ack) => {
-                self.refuse_granted(&mut ack, outcome);
+                refuse_granted(&mut ack, outcome);
                 Packet::SubAck(ack)
             },
             What::UnsubAck(mut ack) => {
                 if !outcome.is_done() && !self.speaks_v5() {
                     return Err(cannot_store(outcome)); // an UNSUBACK of 3.1.1 cannot say no
                 }
-                self.refuse_granted(&mut ack, outcome);
+                refuse_granted(&mut ack, outcome);
                 Packet::UnsubAck(ack)
             },
             What::Said(packet) => *packet,
         };
-        self.say(&packet, out);
+        say(&packet, out);
         Ok(())
     }
 
@@ -155,21 +155,21 @@ impl Session {
             Outcome::Unavailable => ReasonCode::ImplementationSpecificError,
         })
     }
+}
 
-    /// What was granted and could not be kept is refused after all.
-    fn refuse_granted(&self, ack: &mut SubAck, outcome: Outcome) {
-        if outcome.is_done() {
-            return;
-        }
-        let reason = match outcome {
-            Outcome::QuotaExceeded | Outcome::TooLarge => ReasonCode::QuotaExceeded,
-            Outcome::Done | Outcome::NoMatch | Outcome::Unavailable => {
-                ReasonCode::ImplementationSpecificError
-            },
-        };
-        for granted in ack.reasons.iter_mut().filter(|granted| !granted.is_error()) {
-            *granted = reason;
-        }
+/// What was granted and could not be kept is refused after all.
+fn refuse_granted(ack: &mut SubAck, outcome: Outcome) {
+    if outcome.is_done() {
+        return;
+    }
+    let reason = match outcome {
+        Outcome::QuotaExceeded | Outcome::TooLarge => ReasonCode::QuotaExceeded,
+        Outcome::Done | Outcome::NoMatch | Outcome::Unavailable => {
+            ReasonCode::ImplementationSpecificError
+        },
+    };
+    for granted in ack.reasons.iter_mut().filter(|granted| !granted.is_error()) {
+        *granted = reason;
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
 impl Session {
     pub(super) fn on_subscribe(
         &mut self,
-        subscribe: Subscribe,
+        subscribe: &Subscribe,
         out: &mut Outgoing,
     ) -> Result<(), Close> {
         if subscribe.filters.len() > self.broker.config().filters_per_packet_max {
@@ -38,7 +38,7 @@ impl Session {
         }
         let kept = self
             .broker
-            .subscribe(&self.mailbox, self.epoch, granted)
+            .subscribe(&self.mailbox, self.epoch, &granted)
             .ok_or_else(super::taken_over)?;
         let ack = SubAck {
             packet_id: subscribe.packet_id,
@@ -65,9 +65,12 @@ impl Session {
             .broker
             .unsubscribe(&self.mailbox, self.epoch, &filters)
             .ok_or_else(super::taken_over)?;
-        let reason = |existed: bool| match existed {
-            true => ReasonCode::Success,
-            false => ReasonCode::NoSubscriptionExisted,
+        let reason = |existed| {
+            if existed {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            }
         };
         let ack = SubAck {
             packet_id: unsubscribe.packet_id,
