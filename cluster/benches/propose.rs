@@ -22,7 +22,7 @@ use umbel_core::ids::{NodeId, ShardId};
 use umbel_storage::{
     Ledger, Table, Write,
     log::{Log, LogOptions},
-    memory::MemoryState,
+    store::{StateOptions, StateStore},
 };
 
 const SHARDS: u16 = 64;
@@ -102,7 +102,7 @@ async fn run(options: &Options, counters: &Counters) -> Result<(), Box<dyn std::
 
 async fn start(dir: &Path) -> Result<Arc<Shards>, Box<dyn std::error::Error>> {
     let log = Log::open(&LogOptions::new(dir.join("log"), Arc::new(|_| exit(1))))?;
-    let state = MemoryState::new();
+    let state = StateStore::open(&StateOptions::new(dir.join("state"), SHARDS))?;
     let shards = Shards::start(
         Config::new(NodeId(1), SHARDS),
         Arc::new(log),

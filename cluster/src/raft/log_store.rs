@@ -34,6 +34,7 @@ const FULL_RETRY: Duration = Duration::from_millis(250);
 /// Most bytes read from the log in one go. More than any entry; openraft asks again for the rest only where it
 /// may, so this bounds what goes to a peer, not what is replayed.
 const READ_BYTES_MAX: usize = 4 << 20;
+
 /// The log of one group.
 #[derive(Clone)]
 pub(crate) struct LogStore {

@@ -21,8 +21,7 @@ use crate::{
     },
 };
 
-/// What the state made durable, as remembered in the log: a state that comes back as less, or as something else,
-/// lost rows without a word.
+/// What the state made durable, as remembered in the log: a state that comes back as less lost rows without a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     index: u64,
@@ -138,10 +137,8 @@ fn inspect(
         .map(|bytes| Checkpoint::decode(&bytes))
         .transpose()
         .map_err(|error| Damage::new(format!("checkpoint mark: {error}")))?;
-    if let Some(checkpoint) = checkpoint
-        && (mark.index < checkpoint.index
-            || (mark.index == checkpoint.index && mark.digest != checkpoint.digest))
-    {
+    // Only the index: behind it, part of a later batch may be in the rows, which the state itself accounts for.
+    if let Some(checkpoint) = checkpoint.filter(|checkpoint| mark.index < checkpoint.index) {
         return Ok(Found::Rebuild(format!(
             "the state is at {} with digest {}, though {} with digest {} was made durable",
             mark.index, mark.digest, checkpoint.index, checkpoint.digest

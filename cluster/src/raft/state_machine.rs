@@ -1,4 +1,4 @@
-//! openraft's state machine over [`State`]: fence, apply, snapshot.
+//! openraft's state machine over [`Machine`]: fence, apply, snapshot.
 //!
 //! `apply` is total. An entry of another owner's term is refused, on every replica alike; an entry that is not
 //! understood stops the shard by name, and is never skipped: the replicas that do understand it would go on with

@@ -12,6 +12,7 @@ use umbel_storage::{
     log::{GroupId, GroupLog, Log, LogOptions},
     memory::{MemoryLog, MemoryState},
     state::State,
+    store::{StateOptions, StateStore},
 };
 
 use crate::raft::{
@@ -46,7 +47,9 @@ impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for OnDisk {
         let dir = tempfile::tempdir().expect("a directory");
         let options = LogOptions::new(dir.path().join("log"), Arc::new(|why| panic!("{why}")));
         let log = Log::open(&options).expect("log opens");
-        let (store, machine) = build(Arc::new(log), Arc::new(MemoryState::new()));
+        let options = StateOptions::new(dir.path().join("state"), 4);
+        let state = StateStore::open(&options).expect("state opens");
+        let (store, machine) = build(Arc::new(log), Arc::new(state));
         Ok((dir, store, machine))
     }
 }
