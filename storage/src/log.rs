@@ -8,6 +8,7 @@ mod disk;
 mod entry;
 mod high_water;
 mod open;
+mod queue;
 mod reader;
 mod view;
 mod writer;
@@ -19,8 +20,8 @@ use thiserror::Error;
 
 pub use believed::{Log, LogOptions};
 pub use open::OpenError;
+pub use queue::Fatal;
 pub(crate) use view::gap;
-pub use writer::Fatal;
 
 /// A Raft group of this node. The shard groups use their shard's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -63,8 +63,7 @@ mod tests {
         "0101010163fbe80300010101000101720101780101610162050109fbe80300010363616d000001016b017600",
         "02fbe80301fbe80301fbe803016504",
     );
-    const SHADOW_SAMPLE: &str =
-        concat!("010cfbe80301010f7b2261223a312c2262223a2278227d0201fb2c0100",);
+    const SHADOW_SAMPLE: &str = "010cfbe80301010f7b2261223a312c2262223a2278227d0201fb2c0100";
     const AT: Timestamp = Timestamp::from_millis(1_000);
 
     fn will() -> Will {
@@ -161,7 +160,8 @@ mod tests {
     }
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
     }
 
     #[test]

@@ -17,9 +17,10 @@ use super::{
     Done, GroupId, GroupLog, LogError, Meta, OpenError,
     disk::{Sizes, WriteFailure},
     open,
+    queue::{Change, Fatal, Shared},
     reader::Reader,
     view::View,
-    writer::{Change, Fatal, Shared, Writer},
+    writer::Writer,
 };
 use crate::{
     metrics::log as names,

@@ -149,7 +149,7 @@ pub(super) fn open<F: FileSystem + 'static>(
 impl<F: FileSystem + 'static> Disk for Engine<F> {
     fn write(&self, batch: &mut Batch) -> Result<usize, WriteFailure> {
         let written = guarded("writing the log", || {
-            Self::write(self, &mut batch.inner, true)
+            Self::write(self, &mut batch.inner, SYNC)
         })
         .map_err(WriteFailure::Fatal)?;
         written.map_err(failure_of)

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{GroupId, writer::Shared};
+use super::{GroupId, queue::Shared};
 
 /// Reads that may wait; more wait outside.
 const WAITING_MAX: usize = 64;
