@@ -1,0 +1,50 @@
+//! Devices whose actor failed again and again.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    Context,
+    docs::{Always, OnOne},
+    input::{ClientPath, Segments},
+};
+use crate::{model::Quarantine, problem::Problem};
+
+/// All quarantined devices, with the reason. Few: a device gets here by a bug of ours.
+#[utoipa::path(
+    get,
+    path = "/api/v1/quarantine",
+    operation_id = "listQuarantine",
+    tag = "operation",
+    responses((status = 200, description = "The devices", body = Quarantine), Always)
+)]
+pub(super) async fn list(State(context): State<Context>) -> Json<Quarantine> {
+    Json(Quarantine {
+        items: context.backend.quarantined(),
+    })
+}
+
+/// Releases a device: its actor is started again with the next request for it.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/quarantine/{id}",
+    operation_id = "releaseFromQuarantine",
+    tag = "operation",
+    params(ClientPath),
+    responses((status = 204, description = "It is released"), OnOne)
+)]
+pub(super) async fn release(
+    State(context): State<Context>,
+    Segments(ClientPath { id }): Segments<ClientPath>,
+) -> Result<Response, Problem> {
+    if context.backend.release(&id).await? {
+        tracing::info!(client = %id, "released from quarantine by an operator");
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(Problem::not_found("quarantined device", id.as_str()))
+    }
+}
