@@ -33,6 +33,14 @@ pub enum Action {
     GetRetainedMessage,
     /// List retained messages over HTTP; no resource: only `*` grants it, the text to ask with is empty.
     ListRetainedMessages,
+    /// See how a client is connected, over HTTP; resource: the client id.
+    GetConnection,
+    /// End a client's connection over HTTP; resource: the client id.
+    DeleteConnection,
+    /// See what a client subscribed to, over HTTP; resource: the client id.
+    ListSubscriptions,
+    /// Send to one client over HTTP, whatever it subscribed to; resource: the client id.
+    SendDirectMessage,
 }
 
 /// Kinds of resource, as the text before the name: `topic/` in `arn:aws:iot:eu-west-1:1:topic/a/b`.
@@ -46,7 +54,7 @@ pub(super) enum Resource {
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 15] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Connect,
         Self::Publish,
         Self::RetainPublish,
@@ -62,6 +70,10 @@ impl Action {
         Self::UpdateJobExecution,
         Self::GetRetainedMessage,
         Self::ListRetainedMessages,
+        Self::GetConnection,
+        Self::DeleteConnection,
+        Self::ListSubscriptions,
+        Self::SendDirectMessage,
     ];
 
     /// The name in a policy.
@@ -82,12 +94,20 @@ impl Action {
             Self::UpdateJobExecution => "iot:UpdateJobExecution",
             Self::GetRetainedMessage => "iot:GetRetainedMessage",
             Self::ListRetainedMessages => "iot:ListRetainedMessages",
+            Self::GetConnection => "iot:GetConnection",
+            Self::DeleteConnection => "iot:DeleteConnection",
+            Self::ListSubscriptions => "iot:ListSubscriptions",
+            Self::SendDirectMessage => "iot:SendDirectMessage",
         }
     }
 
     pub(super) const fn resource(self) -> Resource {
         match self {
-            Self::Connect => Resource::Client,
+            Self::Connect
+            | Self::GetConnection
+            | Self::DeleteConnection
+            | Self::ListSubscriptions
+            | Self::SendDirectMessage => Resource::Client,
             Self::Publish | Self::RetainPublish | Self::Receive | Self::GetRetainedMessage => {
                 Resource::Topic
             },
