@@ -49,6 +49,9 @@ impl Keeper {
         let mut totals = Totals::default();
         for shard in self.shards.iter() {
             totals.queued += shard.queue.len();
+            if let Some(group) = shard.group() {
+                group.notice_end();
+            }
             if shard.is_quarantined() {
                 totals.quarantined += 1;
             } else if shard.term().is_some() {

@@ -1,5 +1,11 @@
 //! Shards over the real stores: restarts, damage on disk, what a crash leaves.
 
+#![expect(
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what a test finds wrong has to end it; clippy sees only the test functions themselves as tests"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -10,7 +16,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{
     runtime::{Builder, Runtime},
-    time::{Instant, timeout},
+    time::timeout,
 };
 use umbel_cluster::{Config, Shards};
 use umbel_core::ids::{NodeId, ShardId, Term};
@@ -125,15 +131,18 @@ fn a_restart_keeps_everything_acknowledged_and_never_reuses_an_index() {
     );
 }
 
+/// How fast is for the benchmark to say, on a machine that does nothing else.
 #[test]
-fn sixty_four_shards_have_owners_in_a_second() {
+fn sixty_four_shards_find_their_owners_without_waiting_for_a_timer() {
     let dir = tempfile::tempdir().expect("a directory");
-    for life in ["new", "old"] {
+    for _ in ["new", "old"] {
+        let mut config = config(64);
+        config.heartbeat = PATIENCE;
+        config.election_min = 2 * PATIENCE;
+        config.election_max = 3 * PATIENCE;
         runtime().block_on(async {
-            let begun = Instant::now();
-            let shards = start(dir.path(), config(64)).await;
-            let took = begun.elapsed();
-            assert!(took < Duration::from_secs(1), "{life}: {took:?}");
+            let shards = start(dir.path(), config).await;
+            assert!(shards.status().iter().all(|status| status.term.is_some()));
             shards.shutdown().await;
         });
     }

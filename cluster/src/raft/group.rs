@@ -179,7 +179,20 @@ impl Group {
             {
                 Err(Refusal::NotOwner)
             },
-            Err(RaftError::APIError(_) | RaftError::Fatal(_)) => Err(Refusal::Unknown),
+            Err(RaftError::APIError(_)) => Err(Refusal::Unknown),
+            Err(RaftError::Fatal(_)) => {
+                self.notice_end();
+                Err(Refusal::Unknown)
+            },
+        }
+    }
+
+    /// Quarantines the shard when openraft ended the group over something it could not read or write.
+    pub(crate) fn notice_end(&self) {
+        let running = self.raft.metrics().borrow().running_state.clone();
+        match running {
+            Ok(()) | Err(openraft::error::Fatal::Stopped) => {},
+            Err(error) => self.machine.quarantine(format!("the group ended: {error}")),
         }
     }
 
@@ -240,14 +253,7 @@ impl Group {
 
     /// Why the shard serves nothing, if so.
     pub(crate) fn quarantined(&self) -> Option<String> {
-        self.machine.quarantined().or_else(|| {
-            let metrics = self.raft.metrics();
-            let running = metrics.borrow().running_state.clone();
-            match running {
-                Ok(()) | Err(openraft::error::Fatal::Stopped) => None,
-                Err(error) => Some(error.to_string()),
-            }
-        })
+        self.machine.quarantined()
     }
 
     /// Whether the shard serves nothing. Cheaper than asking why.

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use openraft::Vote;
 use parking_lot::Mutex;
@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use umbel_core::ids::NodeId;
 use umbel_storage::{
     Table, Write,
+    log::{Done, LogError},
     memory::{MemoryLog, MemoryState},
     state::Health,
 };
@@ -46,16 +47,19 @@ impl Node {
     }
 
     async fn try_start_as(&self, id: NodeId) -> Result<Group, Damage> {
+        Group::start(SHARD, self.parts(id)).await
+    }
+
+    fn parts(&self, id: NodeId) -> Parts {
         let fatal = Arc::clone(&self.fatal);
         let mut config = Config::new(id, 64);
         config.snapshots.tail_entries = 2;
-        let parts = Parts {
+        Parts {
             log: Arc::new(self.log.clone()),
             state: Arc::new(self.state.clone()),
             fatal: Arc::new(move |message| fatal.lock().push(message)),
             config: Arc::new(config),
-        };
-        Group::start(SHARD, parts).await
+        }
     }
 
     async fn start(&self) -> Group {
@@ -397,4 +401,91 @@ async fn an_append_on_a_full_disk_waits_and_the_group_lives_on() {
         .expect("in time")
         .expect("committed");
     assert!(node.row("a").is_some(), "what waited was written");
+}
+
+/// A log whose syncs fail once it is told to.
+struct FailingLog {
+    log: MemoryLog,
+    failing: std::sync::atomic::AtomicBool,
+}
+
+impl FailingLog {
+    fn outcome(&self, done: Done) -> Done {
+        if self.failing.load(Ordering::Relaxed) {
+            Box::new(|_| done(Err(LogError::Failed("sync: input/output error".to_owned()))))
+        } else {
+            done
+        }
+    }
+}
+
+impl GroupLog for FailingLog {
+    fn range(&self, group: GroupId) -> Range<u64> {
+        self.log.range(group)
+    }
+    fn read(
+        &self,
+        group: GroupId,
+        range: Range<u64>,
+        bytes_max: usize,
+    ) -> Result<Vec<(u64, Bytes)>, LogError> {
+        self.log.read(group, range, bytes_max)
+    }
+    fn append(&self, group: GroupId, entries: Vec<(u64, Bytes)>, done: Done) {
+        self.log.append(group, entries, self.outcome(done));
+    }
+    fn truncate(&self, group: GroupId, since: u64, done: Done) {
+        self.log.truncate(group, since, self.outcome(done));
+    }
+    fn purge(&self, group: GroupId, upto: u64, purged: Bytes, done: Done) {
+        self.log.purge(group, upto, purged, self.outcome(done));
+    }
+    fn meta(&self, group: GroupId, key: Meta) -> Option<Bytes> {
+        self.log.meta(group, key)
+    }
+    fn set_meta(&self, group: GroupId, key: Meta, value: Bytes, done: Done) {
+        self.log.set_meta(group, key, value, self.outcome(done));
+    }
+    fn remove(&self, group: GroupId, done: Done) {
+        self.log.remove(group, self.outcome(done));
+    }
+    fn admit(&self) -> Result<(), LogError> {
+        self.log.admit()
+    }
+    fn wants_purge(&self) -> Vec<GroupId> {
+        self.log.wants_purge()
+    }
+}
+
+/// F13.
+#[tokio::test]
+async fn a_failed_sync_ends_the_node_and_acknowledges_nothing() {
+    let node = Node::new();
+    let log = Arc::new(FailingLog {
+        log: node.log.clone(),
+        failing: false.into(),
+    });
+    let parts = Parts {
+        log: Arc::clone(&log) as _,
+        ..node.parts(NodeId(1))
+    };
+    let group = Group::start(SHARD, parts).await.expect("starts");
+    timeout(PATIENCE, group.settled())
+        .await
+        .expect("owns the shard");
+    let term = group.term().expect("owned").0;
+
+    log.failing.store(true, Ordering::Relaxed);
+    assert_eq!(group.commit(batch(term, "a")).await, Err(Refusal::Unknown));
+    let fatal = node.fatal.lock().clone();
+    assert!(
+        fatal[0].contains("shard 5: the log failed: sync: input/output error"),
+        "{fatal:?}"
+    );
+    assert_eq!(node.row("a"), None);
+    assert_eq!(
+        group.commit(batch(term, "b")).await,
+        Err(Refusal::Unknown),
+        "never retried"
+    );
 }
