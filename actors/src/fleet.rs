@@ -133,20 +133,22 @@ impl Fleet {
 
     /// Reads what is stored, marks sessions that were connected as stale and schedules what is due. Shards that
     /// come to this node later are recovered by the clockwork.
-    pub async fn recover(&self) -> Result<Recovered, Refused> {
+    pub async fn recover(&self) -> Recovered {
         let mut total = Recovered::default();
         for shard in self.shards.iter() {
-            let recovered = recover::shard(shard).await?;
+            let recovered = recover::shard(shard).await;
             total.clients += recovered.clients;
             total.changed += recovered.changed;
+            total.failed += recovered.failed;
         }
         self.common.serve();
-        info!(
-            clients = total.clients,
-            changed = total.changed,
-            "fleet recovered"
-        );
-        Ok(total)
+        let Recovered {
+            clients,
+            changed,
+            failed,
+        } = total;
+        info!(clients, changed, failed, "fleet recovered");
+        total
     }
 
     /// Opens a session. Its epoch is committed before this returns.
@@ -155,7 +157,10 @@ impl Fleet {
         let work = Work::Input(Box::new(Input::Connect(Box::new(connect))));
         match self.ask(client, CommandKind::Connect, work).await? {
             Some(Reply::Opened(opened)) => {
-                let slot = shard.slot(client);
+                // Gone already only if it was deleted meanwhile.
+                let slot = shard
+                    .find(client)
+                    .unwrap_or_else(|| Slot::new(client.clone()));
                 slot.touch(self.common.clock.tick());
                 Ok(Opened {
                     epoch: opened.epoch,
@@ -394,6 +399,23 @@ impl Fleet {
     /// What happens from now on, or since the event `after`.
     pub fn events(&self, after: Option<u64>) -> Events {
         Events::new(&self.common.feed, after)
+    }
+
+    /// How many compact records there are.
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.slots_after(None, usize::MAX).len())
+            .sum()
+    }
+
+    /// Kills the supervisor of a client's shard, and with it every actor of the shard.
+    #[cfg(test)]
+    pub(crate) fn kill_supervisor(&self, client: &ClientId) {
+        if let Some(supervisor) = self.shard(client).supervisor() {
+            supervisor.kill();
+        }
     }
 
     fn shard(&self, client: &ClientId) -> &Arc<Shard> {

@@ -8,7 +8,7 @@ use umbel_core::{
     shadow::{Shadow, ShadowKind, StoredShadow},
 };
 use umbel_storage::{
-    codec,
+    record,
     table::{ReadError, Table, Write},
 };
 
@@ -16,11 +16,6 @@ use crate::{refused::Refused, shard::Shard};
 
 /// Separates a client id from what follows in a key; no id holds it.
 const SEPARATOR: u8 = 0;
-
-/// Format of a stored client record.
-const DEVICE_FORMAT: u8 = 1;
-/// Format of a stored shadow.
-const SHADOW_FORMAT: u8 = 1;
 
 /// The prefix of all rows of a client in the tables that have several per client.
 pub(crate) fn prefix(client: &ClientId) -> Vec<u8> {
@@ -47,14 +42,14 @@ pub(crate) fn writes(client: &ClientId, writes: Vec<RecordWrite>) -> Result<Vec<
     for write in writes {
         match write {
             RecordWrite::Record(record) => {
-                let value = codec::encode(DEVICE_FORMAT, record.as_ref())
-                    .map_err(|why| unencodable(client, &why))?;
+                let value =
+                    record::encode_device(&record).map_err(|why| unencodable(client, &why))?;
                 rows.push(Write::put(Table::Device, client.as_str(), value));
             },
             RecordWrite::RemoveRecord => rows.push(Write::delete(Table::Device, client.as_str())),
             RecordWrite::Shadow { kind, stored } => {
-                let value = codec::encode(SHADOW_FORMAT, &stored)
-                    .map_err(|why| unencodable(client, &why))?;
+                let value =
+                    record::encode_shadow(&stored).map_err(|why| unencodable(client, &why))?;
                 rows.push(Write::put(Table::Shadow, shadow_key(client, &kind), value));
             },
             RecordWrite::RemoveShadow { kind } => {
@@ -98,11 +93,11 @@ pub(crate) fn load_shadow(
 }
 
 pub(crate) fn decode_device(shard: &Shard, value: &[u8]) -> Result<DeviceRecord, Refused> {
-    codec::decode(DEVICE_FORMAT, value).map_err(|why| unreadable(shard, &why))
+    record::decode_device(value).map_err(|why| unreadable(shard, &why))
 }
 
 pub(crate) fn decode_shadow(shard: &Shard, value: &[u8]) -> Result<StoredShadow, Refused> {
-    codec::decode(SHADOW_FORMAT, value).map_err(|why| unreadable(shard, &why))
+    record::decode_shadow(value).map_err(|why| unreadable(shard, &why))
 }
 
 fn get(shard: &Shard, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, Refused> {

@@ -4,7 +4,7 @@
 //! No actor is woken: the machine is pure, so its decisions for hundreds of devices become one log entry.
 //! Until a shard is recovered it refuses every command, so nothing else writes its records meanwhile.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tracing::warn;
 use umbel_core::{
@@ -16,6 +16,8 @@ use umbel_storage::table::{Operation, Table, Write};
 
 use crate::{adopt, alarms::Alarm, records, refused::Refused, shard::Shard, slot::Slot};
 
+/// A shard that could not be recovered is tried again after this.
+const RETRY: Duration = Duration::from_secs(5);
 /// Rows read at once.
 const PAGE: usize = 1_000;
 /// A log entry of recovery is closed when its values reach this.
@@ -28,12 +30,14 @@ pub struct Recovered {
     pub clients: usize,
     /// How many of them were decided anew, such as sessions whose gateway is gone.
     pub changed: usize,
+    /// Shards that could not be recovered. They refuse commands, and are tried again.
+    pub failed: usize,
 }
 
 /// A decision that waits to be durable.
 struct Decision {
     slot: Arc<Slot>,
-    before: DeviceRecord,
+    before: Arc<DeviceRecord>,
     change: RecordChange,
     is_stored: bool,
     effects: Vec<Effect>,
@@ -47,12 +51,26 @@ struct Entry {
     bytes: usize,
 }
 
-/// Recovers one shard in the term it is owned in now. Nothing to do when it is owned by nobody here.
-pub(crate) async fn shard(shard: &Arc<Shard>) -> Result<Recovered, Refused> {
+/// Recovers one shard in the term it is owned in now. Nothing to do when it is not owned here.
+pub(crate) async fn shard(shard: &Arc<Shard>) -> Recovered {
+    match try_shard(shard).await {
+        Ok(recovered) => recovered,
+        Err(why) => {
+            warn!(shard = %shard.id, error = %why, "could not recover the shard, trying again later");
+            shard.retry_recovery_at(shard.common.clock.tick() + RETRY);
+            Recovered {
+                failed: 1,
+                ..Recovered::default()
+            }
+        },
+    }
+}
+
+async fn try_shard(shard: &Arc<Shard>) -> Result<Recovered, Refused> {
     let Some(term) = shard.common.ledger.term(shard.id) else {
         return Ok(Recovered::default());
     };
-    shard.begin_recovery();
+    let before = shard.begin_recovery();
     let mut recovered = Recovered::default();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -68,7 +86,7 @@ pub(crate) async fn shard(shard: &Arc<Shard>) -> Result<Recovered, Refused> {
         // A node has a hundred thousand of these and two workers.
         tokio::task::yield_now().await;
     }
-    shard.set_recovered(term);
+    shard.end_recovery(term, before);
     Ok(recovered)
 }
 
@@ -85,7 +103,8 @@ async fn page(
             warn!(shard = %shard.id, "a record's key is no client id");
             return Err(Refused::Unreadable);
         };
-        let record = records::decode_device(shard, &value)?;
+        let stored = records::decode_device(shard, &value)?;
+        let record = newest(shard, &client, stored);
         let slot = shard.slot(&client);
         adopt::settle(
             shard,
@@ -102,11 +121,23 @@ async fn page(
     Ok(changed)
 }
 
+/// After a change of term in one process memory may know more than the store about the same connection.
+fn newest(shard: &Shard, client: &ClientId, stored: DeviceRecord) -> Arc<DeviceRecord> {
+    match shard.volatile(client) {
+        Some(volatile) if volatile.epoch == stored.epoch => volatile,
+        Some(_) => {
+            shard.set_volatile(client, None);
+            Arc::new(stored)
+        },
+        None => Arc::new(stored),
+    }
+}
+
 /// Lets the machine look at a record; true when it wants to change it.
 fn decide(
     shard: &Arc<Shard>,
     slot: Arc<Slot>,
-    record: DeviceRecord,
+    record: Arc<DeviceRecord>,
     now: Timestamp,
     entry: &mut Entry,
 ) -> Result<bool, Refused> {
@@ -176,11 +207,7 @@ async fn commit(
                 Effect::PublishWill { epoch, message } => {
                     shard.common.outbox.publish(Arc::new(message)).await;
                     shard.common.meters.wills.increment(1);
-                    shard.alarm(
-                        slot.id(),
-                        std::time::Duration::ZERO,
-                        Alarm::WillPublished(epoch),
-                    );
+                    shard.alarm(slot.id(), Duration::ZERO, Alarm::WillPublished(epoch));
                 },
                 Effect::Persist(_) | Effect::Reply(_) => {},
                 Effect::EndSession { .. } | Effect::Evict { .. } | Effect::Schedule { .. } => {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use ractor::{ActorCell, ActorId, ActorRef};
 use tokio::sync::oneshot;
 use umbel_core::{
@@ -34,6 +34,7 @@ use crate::{
 
 /// A command's places and its count in the gate, given back when it was worked on or lost.
 pub(crate) struct Permit {
+    shard: Arc<Shard>,
     slot: Arc<Slot>,
     is_request: bool,
     is_counted: bool,
@@ -44,7 +45,9 @@ pub(crate) struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.is_counted {
-            self.slot.gate.lock().leave(self.is_request);
+            let mut gate = self.slot.gate.lock();
+            gate.leave(self.is_request);
+            self.shard.queue_if_idle(&self.slot, gate);
         }
     }
 }
@@ -65,6 +68,8 @@ pub(crate) struct Shard {
     supervisor: RwLock<Option<ActorCell>>,
     /// The term whose state the table shows, plus one; zero before the first recovery.
     recovered: AtomicU64,
+    /// When recovery is tried again after it failed.
+    retry_at: AtomicU64,
     has_served: AtomicBool,
 }
 
@@ -81,6 +86,7 @@ impl Shard {
             in_flight: Places::new(common.config.shard_in_flight_max),
             supervisor: RwLock::new(None),
             recovered: AtomicU64::new(0),
+            retry_at: AtomicU64::new(0),
             has_served: AtomicBool::new(false),
         })
     }
@@ -100,15 +106,19 @@ impl Shard {
         self.recovered.load(Ordering::Acquire) == term.0.saturating_add(1)
     }
 
+    /// Whether recovery may be tried now.
+    pub(crate) fn may_recover(&self, now: Tick) -> bool {
+        self.retry_at.load(Ordering::Acquire) <= now.millis()
+    }
+
+    /// Recovery failed: not again before this.
+    pub(crate) fn retry_recovery_at(&self, at: Tick) {
+        self.retry_at.store(at.millis(), Ordering::Release);
+    }
+
     /// Whether this process has served the shard before, so that its sessions may still be connected here.
     pub(crate) fn has_served(&self) -> bool {
         self.has_served.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_recovered(&self, term: Term) {
-        self.has_served.store(true, Ordering::Release);
-        self.recovered
-            .store(term.0.saturating_add(1), Ordering::Release);
     }
 
     pub(crate) fn set_supervisor(&self, supervisor: Option<ActorCell>) {
@@ -193,6 +203,7 @@ impl Shard {
             let actor = self.awake(&slot, &mut gate, place)?;
             gate.enter(is_request);
             let permit = Permit {
+                shard: Arc::clone(self),
                 slot: Arc::clone(&slot),
                 is_request,
                 is_counted: true,
@@ -248,36 +259,47 @@ impl Shard {
     /// actor to sleep.
     pub(crate) fn finish(self: &Arc<Self>, mut permit: Permit, actor: ActorId, is_hot: bool) {
         let slot = Arc::clone(&permit.slot);
-        let now = self.common.clock.tick();
         let mut gate = slot.gate.lock();
         permit.is_counted = false;
         gate.leave(permit.is_request);
         if !gate.is_idle(actor) {
             return;
         }
-        if !is_hot {
+        if is_hot {
+            self.queue_if_idle(&slot, gate);
+        } else {
             self.lull(&slot, gate);
+        }
+    }
+
+    /// Notes that an actor has nothing to do, so that it is put to sleep when it is time or room is needed.
+    fn queue_if_idle(self: &Arc<Self>, slot: &Arc<Slot>, mut gate: MutexGuard<'_, Gate>) {
+        if gate.in_flight > 0 {
             return;
         }
-        let sleep_after = self.common.config.sleep_after;
-        let queue = gate.awake.as_mut().is_some_and(|awake| {
-            awake.last_used = now;
-            !std::mem::replace(&mut awake.is_queued, true)
-        });
-        drop(gate);
-        if queue {
-            let due = if sleep_after.is_zero() {
-                Tick::from_millis(u64::MAX)
-            } else {
-                now + sleep_after
-            };
-            self.common.queue_idle(Idle {
-                due,
-                actor,
-                slot,
-                shard: Arc::clone(self),
-            });
+        let now = self.common.clock.tick();
+        let Some(awake) = gate.awake.as_mut() else {
+            return;
+        };
+        awake.last_used = now;
+        if std::mem::replace(&mut awake.is_queued, true) {
+            return;
         }
+        let actor = awake.id();
+        drop(gate);
+        let sleep_after = self.common.config.sleep_after;
+        let due = if sleep_after.is_zero() {
+            Tick::from_millis(u64::MAX)
+        } else {
+            now + sleep_after
+        };
+        let (slot, shard) = (Arc::clone(slot), Arc::clone(self));
+        self.common.queue_idle(Idle {
+            due,
+            actor,
+            slot,
+            shard,
+        });
     }
 
     /// Puts an actor from the idle queue to sleep if it is still idle. With a time: only if it was idle for long
@@ -307,7 +329,7 @@ impl Shard {
         }
     }
 
-    fn lull(&self, slot: &Arc<Slot>, mut gate: parking_lot::MutexGuard<'_, Gate>) {
+    fn lull(&self, slot: &Arc<Slot>, mut gate: MutexGuard<'_, Gate>) {
         let awake = gate.awake.take();
         drop(gate);
         if let Some(awake) = awake {
@@ -379,10 +401,25 @@ impl Shard {
         self.alarms.lock().take_due(now)
     }
 
-    /// Refuses commands until the table shows the state of the term that begins, and forgets the old alarms.
-    pub(crate) fn begin_recovery(&self) {
+    /// Refuses commands until the table shows the state of the term that begins. What the table showed before is
+    /// taken back, since it may have been another node's to change.
+    pub(crate) fn begin_recovery(&self) -> Vec<Arc<Slot>> {
         self.recovered.store(0, Ordering::Release);
         *self.alarms.lock() = Alarms::new(self.common.clock.tick());
-        self.volatile.lock().clear();
+        let slots = self.slots_after(None, usize::MAX);
+        for slot in &slots {
+            self.common.census.moved(slot.clear(), None);
+        }
+        slots
+    }
+
+    /// The table shows the state of this term: commands are taken.
+    pub(crate) fn end_recovery(&self, term: Term, before: Vec<Arc<Slot>>) {
+        for slot in before {
+            self.forget_if_bare(&slot);
+        }
+        self.has_served.store(true, Ordering::Release);
+        self.recovered
+            .store(term.0.saturating_add(1), Ordering::Release);
     }
 }

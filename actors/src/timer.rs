@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
-use tracing::{error, warn};
+use tracing::error;
 use umbel_core::{device::Input, ids::ClientId};
 
 use crate::{
@@ -69,11 +69,8 @@ async fn follow_ownership(shard: &Arc<Shard>) {
     let Some(term) = shard.common.ledger.term(shard.id) else {
         return;
     };
-    if shard.is_recovered(term) {
-        return;
-    }
-    if let Err(why) = recover::shard(shard).await {
-        warn!(shard = %shard.id, error = %why, "could not recover the shard, trying again");
+    if !shard.is_recovered(term) && shard.may_recover(shard.common.clock.tick()) {
+        recover::shard(shard).await;
     }
 }
 

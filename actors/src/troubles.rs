@@ -12,6 +12,9 @@ use crate::supervise::{Directive, RestartPolicy, Strikes};
 /// Above this many devices with failures the forgotten ones are cleared away.
 const CLEAR_ABOVE: usize = 256;
 
+/// Most bytes of a failure's text that are kept.
+const MESSAGE_BYTES_MAX: usize = 256;
+
 /// A device that waits for an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quarantined {
@@ -34,7 +37,11 @@ struct Case {
 
 /// Strikes and quarantines by device.
 #[derive(Debug, Default)]
-pub(crate) struct Troubles(BTreeMap<ClientId, Case>);
+pub(crate) struct Troubles {
+    cases: BTreeMap<ClientId, Case>,
+    /// How many cases the last clearing left.
+    left: usize,
+}
 
 impl Troubles {
     /// Counts a failure and decides.
@@ -45,13 +52,19 @@ impl Troubles {
         policy: &RestartPolicy,
         (now, wall): (Tick, Timestamp),
     ) -> Directive {
-        if self.0.len() > CLEAR_ABOVE {
-            self.0.retain(|_, case| {
+        // Doubling keeps the cost of a strike constant when a whole fleet fails at once.
+        if self.cases.len() > CLEAR_ABOVE.max(2 * self.left) {
+            self.cases.retain(|_, case| {
                 case.quarantined_at.is_some() || !case.strikes.is_forgotten(policy, now)
             });
+            self.left = self.cases.len();
         }
-        let case = self.0.entry(device.clone()).or_default();
-        message.clone_into(&mut case.message);
+        let case = self.cases.entry(device.clone()).or_default();
+        let end = message.floor_char_boundary(MESSAGE_BYTES_MAX);
+        message
+            .get(..end)
+            .unwrap_or_default()
+            .clone_into(&mut case.message);
         let directive = case.strikes.strike(policy, now);
         if directive == Directive::Quarantine {
             case.quarantined_at = Some(wall);
@@ -61,23 +74,23 @@ impl Troubles {
 
     /// The last failure of a device.
     pub(crate) fn message(&self, device: &ClientId) -> Option<&str> {
-        self.0.get(device).map(|case| case.message.as_str())
+        self.cases.get(device).map(|case| case.message.as_str())
     }
 
     /// Lets a device out of quarantine with a clean sheet; false when it was not in it.
     pub(crate) fn release(&mut self, device: &ClientId) -> bool {
         let is_in = self
-            .0
+            .cases
             .get(device)
             .is_some_and(|case| case.quarantined_at.is_some());
         if is_in {
-            self.0.remove(device);
+            self.cases.remove(device);
         }
         is_in
     }
 
     pub(crate) fn quarantined(&self) -> impl Iterator<Item = Quarantined> {
-        self.0.iter().filter_map(|(device, case)| {
+        self.cases.iter().filter_map(|(device, case)| {
             case.quarantined_at.map(|since| Quarantined {
                 device: device.clone(),
                 since,
@@ -88,7 +101,7 @@ impl Troubles {
     }
 
     pub(crate) fn quarantined_count(&self) -> usize {
-        self.0
+        self.cases
             .values()
             .filter(|case| case.quarantined_at.is_some())
             .count()
