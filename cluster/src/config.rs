@@ -53,7 +53,8 @@ pub struct Snapshots {
     pub entries: u64,
     /// After so many bytes of batches: bounds what a restart may have to replay.
     pub bytes: u64,
-    /// Entries kept behind the snapshot, for a peer that is a little late.
+    /// Entries kept behind the snapshot, for a peer that is a little late. They may be large, and there are many
+    /// shards: a later peer gets the snapshot.
     pub tail_entries: u64,
     /// How often it is looked whether one is due.
     pub every: Duration,
@@ -131,7 +132,7 @@ impl Default for Snapshots {
         Self {
             entries: 20_000,
             bytes: 32 << 20,
-            tail_entries: 64,
+            tail_entries: 16,
             every: Duration::from_secs(1),
             retry: Duration::from_secs(10),
         }

@@ -164,9 +164,12 @@ impl Shards {
 
     /// Makes the state durable, so that the next start has nothing to replay. Only a convenience: the log has it.
     async fn keep_state(&self) {
-        let state = Arc::clone(&self.state);
-        let outcome =
-            tokio::task::spawn_blocking(move || state.checkpoint(ShardId(0)).map(drop)).await;
+        // One call makes the rows of all shards durable; a damaged shard is not a shard to call it with.
+        let Some(shard) = self.each.iter().find(|shard| !shard.is_quarantined()) else {
+            return;
+        };
+        let (state, id) = (Arc::clone(&self.state), shard.id);
+        let outcome = tokio::task::spawn_blocking(move || state.checkpoint(id).map(drop)).await;
         match outcome {
             Ok(Ok(())) => {},
             Ok(Err(error)) => tracing::warn!(%error, "last checkpoint failed"),

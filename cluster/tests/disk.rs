@@ -9,7 +9,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,14 +46,21 @@ fn config(shards: u16) -> Config {
     config
 }
 
+fn log_options(dir: &Path) -> LogOptions {
+    LogOptions::new(dir.join("log"), Arc::new(|why| panic!("{why}")))
+}
+
 async fn start(dir: &Path, config: Config) -> Arc<Shards> {
-    let log = Log::open(&LogOptions::new(
-        dir.join("log"),
-        Arc::new(|why| panic!("{why}")),
-    ));
+    start_with(&log_options(dir), dir, config).await
+}
+
+async fn start_with(log: &LogOptions, dir: &Path, config: Config) -> Arc<Shards> {
+    let log = Arc::new(Log::open(log).expect("log"));
     let state = StateStore::open(&StateOptions::new(dir.join("state"), config.shards));
-    let fatal = Arc::new(|why| panic!("{why}"));
-    let (log, state) = (Arc::new(log.expect("log")), Arc::new(state.expect("state")));
+    let (state, fatal) = (
+        Arc::new(state.expect("state")),
+        Arc::new(|why| panic!("{why}")),
+    );
     let shards = Shards::start(config, log, state, fatal)
         .await
         .expect("shards start");
@@ -250,5 +260,40 @@ fn a_damaged_snapshot_is_not_restored() {
         let why = shards.status()[1].quarantined.clone().expect("quarantined");
         assert!(why.contains("snapshot of shard 1"), "{why}");
         assert!(shards.term(ShardId(0)).is_some());
+    });
+}
+
+/// F12, with the free space as the log is told it.
+#[test]
+fn a_full_disk_refuses_by_name_and_recovers_without_a_restart() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let full = Arc::new(AtomicBool::new(false));
+    let probed = Arc::clone(&full);
+    let mut options = log_options(dir.path());
+    options.probe_every = Duration::ZERO;
+    options.probe = Some(Arc::new(move || {
+        Ok(if probed.load(Ordering::Relaxed) {
+            0
+        } else {
+            1 << 40
+        })
+    }));
+    runtime().block_on(async {
+        let shards = start_with(&options, dir.path(), config(2)).await;
+        put(&shards, ShardId(0), "a", "1").await.expect("committed");
+        full.store(true, Ordering::Relaxed);
+        assert_eq!(
+            put(&shards, ShardId(0), "a", "2").await,
+            Err(Refusal::StorageFull)
+        );
+        assert_eq!(
+            get(&shards, ShardId(0), "a").as_deref(),
+            Some("1"),
+            "reads go on"
+        );
+        full.store(false, Ordering::Relaxed);
+        put(&shards, ShardId(0), "a", "3")
+            .await
+            .expect("there is room again");
     });
 }
