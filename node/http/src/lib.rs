@@ -7,6 +7,7 @@
 
 mod api;
 mod aws;
+mod backend;
 mod cursor;
 mod edge;
 mod etag;
@@ -20,4 +21,5 @@ pub mod time;
 
 pub use api::{openapi, router};
 pub use aws::{Access, Caller, Identify, aws_router};
+pub use backend::{Api, Instruments};
 pub use limits::Limits;

@@ -67,8 +67,8 @@ pub struct Device {
     /// When something was last heard of it. Exact while connected to this node; kept in memory only.
     pub last_seen: Option<Moment>,
     /// The last thing that went wrong with it.
-    pub last_error: Option<String>,
-    /// Counts its accepted connections; 0: none yet.
+    pub last_error: Option<LastError>,
+    /// Of its last accepted connection. Rises with each, not by one, and never repeats.
     pub epoch: u64,
     /// Its MQTT session, if it has one.
     pub session: Option<Session>,
@@ -86,8 +86,19 @@ pub struct Device {
     pub attributes: BTreeMap<String, String>,
     /// Counts the changes of type, site, region, tags and attributes; the entity tag.
     pub revision: u64,
+    /// Whether somebody put it on the list of devices, or it came by itself.
+    pub listed: bool,
     /// When it became known.
     pub created_at: Option<Moment>,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct LastError {
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub message: String,
 }
 
 /// An MQTT session.
@@ -120,9 +131,9 @@ pub struct Client {
     pub kind: String,
     /// Whether it is connected to this node.
     pub connected: bool,
-    /// Counts its accepted connections.
+    /// Of its last accepted connection. Rises with each, not by one, and never repeats.
     pub epoch: u64,
-    /// Its session.
+    /// Its session; of a client that left nothing behind, an empty one.
     pub session: Session,
     /// Port it came from.
     pub port: Option<u16>,

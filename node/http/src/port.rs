@@ -1,4 +1,4 @@
-//! What the HTTP edge asks of the world: one narrow trait. [`crate::backend::Api`] gives it the real fleet and
+//! What the HTTP edge asks of the world: one narrow trait. [`Api`](crate::Api) gives it the real fleet and
 //! broker; tests give it a few maps.
 //!
 //! Every call here is rare beside MQTT traffic, so futures are boxed and the trait stays object-safe.
@@ -230,7 +230,7 @@ pub trait Backend: Send + Sync + 'static {
         patch: Bytes,
         if_revision: Option<u64>,
     ) -> BoxFuture<'a, Result<Device, Refusal>>;
-    /// Removes the device, its session and its shadows.
+    /// Removes the device and its session. Its shadows stay, as with AWS.
     fn delete_device<'a>(
         &'a self,
         id: &'a DeviceId,
@@ -261,7 +261,7 @@ pub trait Backend: Send + Sync + 'static {
         after: Option<ClientId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page<Client>, Refusal>>;
-    /// One session.
+    /// One client, even if it left no session behind.
     fn client<'a>(&'a self, id: &'a ClientId) -> BoxFuture<'a, Result<Option<Client>, Refusal>>;
     /// Subscriptions of a session, in filter order; `None`: no session.
     fn subscriptions<'a>(

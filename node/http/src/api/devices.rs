@@ -202,8 +202,8 @@ pub(super) async fn patch(
     Err(outrun())
 }
 
-/// Forgets a device: its record, its session and its attributes. It may come back unless only listed devices are
-/// admitted.
+/// Forgets a device: its record, session and attributes; a connection is ended. Its shadows stay, as with AWS. It may
+/// come back, unless only listed devices are admitted.
 #[utoipa::path(
     delete,
     path = "/api/v1/devices/{id}",

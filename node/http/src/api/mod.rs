@@ -31,6 +31,8 @@ mod input;
 mod quarantine;
 mod shadows;
 
+pub(crate) use input::CLASSIC;
+
 /// What handlers need.
 #[derive(Clone)]
 struct Context {

@@ -230,6 +230,7 @@ pub fn blank(id: &str) -> Device {
         tags: BTreeMap::new(),
         attributes: BTreeMap::new(),
         revision: 1,
+        listed: true,
         created_at: Some(Moment(NOW)),
     }
 }

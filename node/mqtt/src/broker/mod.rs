@@ -10,6 +10,7 @@ mod admin;
 mod backfill;
 mod config;
 mod connect;
+mod direct;
 mod durable;
 mod fleet;
 mod mailbox;
