@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use umbel_core::{
     device::{DeviceRecord, Effect, EvictReason, RecordChange},
-    ids::SessionEpoch,
     shadow::{Shadow, ShadowKind},
     time::Timestamp,
 };
@@ -36,7 +35,7 @@ pub(crate) fn record(
                 };
                 common.feed.tell(now, slot.id().clone(), kind);
             }
-            if before.is_none_or(|before| before.revision != next.revision) {
+            if before.map_or(next.listed, |before| before.revision != next.revision) {
                 let kind = FleetEventKind::Attributes {
                     version: next.revision,
                 };
@@ -73,8 +72,7 @@ fn is_announced(before: Option<&DeviceRecord>, next: &DeviceRecord) -> bool {
 }
 
 fn count_session(shard: &Shard, before: Option<&DeviceRecord>, next: &DeviceRecord) {
-    let epoch_before = before.map_or(SessionEpoch(0), |record| record.epoch);
-    if next.epoch > epoch_before {
+    if next.is_connected() && before.is_none_or(|before| before.epoch != next.epoch) {
         shard.common.meters.sessions_opened.increment(1);
     }
 }

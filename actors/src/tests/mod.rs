@@ -11,7 +11,7 @@ mod sleep;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -66,11 +66,16 @@ enum Told {
 }
 
 #[derive(Default)]
-struct Recorder(Mutex<Vec<Told>>);
+struct Recorder(Mutex<Vec<Told>>, AtomicBool);
 
 impl Recorder {
     fn take(&self) -> Vec<Told> {
         std::mem::take(&mut self.0.lock())
+    }
+
+    /// From now on a publish is noted and never ends.
+    fn stop_delivering(&self) {
+        self.1.store(true, Ordering::SeqCst);
     }
 
     fn topics(&self) -> Vec<String> {
@@ -89,6 +94,9 @@ impl Outbox for Recorder {
         self.0
             .lock()
             .push(Told::Published(message.topic.clone(), body));
+        if self.1.load(Ordering::SeqCst) {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(std::future::ready(()))
     }
 

@@ -1,6 +1,6 @@
 //! Start with many stored devices.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use umbel_core::{device::Presence, ids::ShardId};
 use umbel_storage::{
@@ -48,7 +48,7 @@ async fn a_hundred_thousand_devices_are_recovered_without_waking_one() {
     let took = start.elapsed();
     // The budget is 5 s on a release build with a disk; this is a debug build on a busy machine, without one.
     assert!(
-        took < super::PATIENCE,
+        took < Duration::from_mins(1),
         "{DEVICES} connected devices took {took:?}"
     );
     let counts = world.fleet.counts();

@@ -202,3 +202,25 @@ async fn a_rejection_of_the_machine_is_an_answer_and_not_a_refusal() {
     let body: serde_json::Value = serde_json::from_slice(&rejection.body).expect("JSON");
     assert_eq!(body["code"], json!(404));
 }
+
+#[tokio::test]
+async fn an_update_that_was_committed_and_not_told_before_a_crash_keeps_its_version() {
+    let world = World::new(quick()).await;
+    world.update("d", DESIRED).await.expect("served");
+    world.outbox.stop_delivering();
+    let fleet = world.fleet.clone();
+    let lost = tokio::spawn(async move {
+        fleet
+            .shadow(&device("d"), request(Verb::Update, DESIRED))
+            .await
+    });
+    let told = world.outbox.topics().len();
+    eventually("the telling began", || world.outbox.topics().len() > told).await;
+    let world = world.crashed(quick()).await;
+    lost.abort();
+    assert_eq!(world.version("d").await, 2);
+    assert_eq!(
+        version(&world.update("d", DESIRED).await.expect("served")),
+        3
+    );
+}
