@@ -40,7 +40,7 @@ impl Alarm {
         match self {
             Self::Timer(Timer::GraceOver { .. }) => Subject::Grace,
             Self::Timer(Timer::SessionExpiry { .. }) => Subject::Expiry,
-            Self::Timer(Timer::WillDue { epoch }) => Subject::Will(epoch),
+            Self::Timer(Timer::WillDue { epoch, .. }) => Subject::Will(epoch),
             Self::Timer(Timer::Forget { .. }) => Subject::Forget,
             Self::WillPublished(epoch) => Subject::WillPublished(epoch),
             Self::Ended(end) => Subject::Ended(end.epoch),
@@ -121,6 +121,8 @@ impl Alarms {
 
 #[cfg(test)]
 mod tests {
+    use umbel_core::time::Timestamp;
+
     use super::*;
 
     fn at(seconds: u64) -> Tick {
@@ -130,6 +132,7 @@ mod tests {
     fn expiry(epoch: u64) -> Alarm {
         Alarm::Timer(Timer::SessionExpiry {
             epoch: SessionEpoch(epoch),
+            since: Timestamp::default(),
         })
     }
 

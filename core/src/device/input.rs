@@ -9,6 +9,7 @@ use super::record::{Kind, Will};
 use crate::{
     ids::SessionEpoch,
     shadow::{self, Shadow},
+    time::Timestamp,
 };
 
 /// Something that happened. Epochs name the connection it happened to; an epoch that is over is ignored.
@@ -206,23 +207,30 @@ impl DisconnectReason {
     }
 }
 
-/// Why the shell is to look again. A timer that is late, early, doubled or meant for another epoch does no harm.
+/// A deadline that has passed, by a clock that does not jump. The machine believes it without looking at wall time:
+/// each variant names what it was set for, so one that is doubled, or outlived by what happened since, does no harm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
-    /// The grace of a stale client ends.
+    /// The grace of a stale client is over.
     GraceOver {
         /// Which connection.
         epoch: SessionEpoch,
+        /// Since when it was lost or silent.
+        since: Timestamp,
     },
-    /// A session that waits ends.
+    /// A session that waited is over.
     SessionExpiry {
         /// Its last connection.
         epoch: SessionEpoch,
+        /// Since when it waited.
+        since: Timestamp,
     },
     /// A delayed will is due.
     WillDue {
         /// Whose will.
         epoch: SessionEpoch,
+        /// When it was to be due.
+        due: Timestamp,
     },
     /// The record of an app that went can be forgotten.
     Forget {

@@ -35,12 +35,7 @@ pub fn handle(
         Input::Disconnect(disconnect) => scene.disconnect(disconnect),
         Input::GatewayLost { epoch } => scene.known(|turn| turn.gateway_lost(epoch)),
         Input::Recover { gateway_alive } => scene.known(|turn| turn.recover(gateway_alive)),
-        Input::Timer(Timer::GraceOver { epoch }) => scene.known(|turn| turn.grace_over(epoch)),
-        Input::Timer(Timer::SessionExpiry { epoch }) => {
-            scene.known(|turn| turn.session_expiry(epoch))
-        },
-        Input::Timer(Timer::WillDue { epoch }) => scene.known(|turn| turn.will_due(epoch)),
-        Input::Timer(Timer::Forget { epoch }) => scene.forget(epoch),
+        Input::Timer(timer) => scene.timer(timer),
         Input::WillPublished { epoch } => scene.known(|turn| turn.will_published(epoch)),
         Input::HeartbeatLate { epoch } => scene.known(|turn| turn.heartbeat_late(epoch)),
         Input::Heard { epoch } => scene.known(|turn| turn.heard(epoch)),
@@ -105,6 +100,17 @@ impl<'a> Scene<'a> {
         };
         turn.disconnect(disconnect);
         turn.finish(Some(Reply::Done))
+    }
+
+    fn timer(self, timer: Timer) -> Change {
+        match timer {
+            Timer::GraceOver { epoch, since } => self.known(|turn| turn.grace_over(epoch, since)),
+            Timer::SessionExpiry { epoch, since } => {
+                self.known(|turn| turn.session_expiry(epoch, since))
+            },
+            Timer::WillDue { epoch, due } => self.known(|turn| turn.will_due(epoch, due)),
+            Timer::Forget { epoch } => self.forget(epoch),
+        }
     }
 
     fn forget(self, epoch: SessionEpoch) -> Change {

@@ -1,9 +1,9 @@
 //! Presence: what is believed of a client that cannot be seen, and what a new owner makes of a record.
 
 use super::{
-    DisconnectReason, Evidence, Kind, LastError, Link, Presence, Reason, Timer, machine::Turn, will,
+    DisconnectReason, Evidence, Kind, LastError, Link, Presence, Reason, Timer, machine::Turn,
 };
-use crate::ids::SessionEpoch;
+use crate::{ids::SessionEpoch, time::Timestamp};
 
 /// Most bytes of the text of a failure.
 const ERROR_BYTES_MAX: usize = 256;
@@ -23,35 +23,38 @@ impl Turn<'_> {
             return;
         }
         session.link = Link::Lost { since: now };
-        self.presence(Presence::Stale, Reason::GatewayLost, evidence);
+        // A client that was silent for too long already is not called more than lost.
+        if self.record.presence != Presence::Offline {
+            self.presence(Presence::Stale, Reason::GatewayLost, evidence);
+        }
         self.keep_in_memory();
-        self.schedule(now + self.rules.grace, Timer::GraceOver { epoch });
+        self.await_grace_end(epoch, now);
     }
 
     /// The grace is over: a client that is still lost or silent is offline.
-    pub(super) fn grace_over(&mut self, epoch: SessionEpoch) {
-        let (presence, since) = (self.record.presence, self.record.since);
+    pub(super) fn grace_over(&mut self, epoch: SessionEpoch, began: Timestamp) {
+        let silent = self.record.presence == Presence::Stale && self.record.since == began;
         let Some(session) = self.current(epoch) else {
             return;
         };
-        let (link, began) = match session.link {
-            Link::Lost { since } => (session.link, since),
-            Link::Up if presence == Presence::Stale => (session.link, since),
-            Link::Up | Link::Down { .. } => return,
-        };
-        let over = began + self.rules.grace;
-        if over > self.now {
-            self.schedule(over, Timer::GraceOver { epoch });
-        } else if link == Link::Up {
-            // Silent, but connected: what the connection means is the gateway's to say.
-            self.presence(Presence::Offline, Reason::HeartbeatLate, Evidence::Silence);
-            self.record.flaps.count(self.now, &self.rules.flapping);
-            self.keep();
-        } else {
-            let evidence = self.record.evidence;
-            self.presence(Presence::Offline, Reason::GatewayLost, evidence);
-            self.end_connection(DisconnectReason::ConnectionLost, began, true);
+        match session.link {
+            Link::Lost { since } if since == began => {
+                let evidence = self.record.evidence;
+                self.presence(Presence::Offline, Reason::GatewayLost, evidence);
+                self.end_connection(DisconnectReason::ConnectionLost, began, true);
+            },
+            Link::Up if silent => {
+                // Silent, but connected: what the connection means is the gateway's to say.
+                self.presence(Presence::Offline, Reason::HeartbeatLate, Evidence::Silence);
+                self.record.flaps.count(self.now, &self.rules.flapping);
+                self.keep();
+            },
+            Link::Up | Link::Lost { .. } | Link::Down { .. } => {},
         }
+    }
+
+    fn await_grace_end(&mut self, epoch: SessionEpoch, since: Timestamp) {
+        self.schedule(since, self.rules.grace, Timer::GraceOver { epoch, since });
     }
 
     /// An open connection's heartbeats are overdue.
@@ -66,7 +69,7 @@ impl Turn<'_> {
         }
         self.presence(Presence::Stale, Reason::HeartbeatLate, Evidence::Silence);
         self.keep_in_memory();
-        self.schedule(self.now + self.rules.grace, Timer::GraceOver { epoch });
+        self.await_grace_end(epoch, self.now);
     }
 
     /// A stale or silent client is heard through its connection.
@@ -95,58 +98,30 @@ impl Turn<'_> {
     /// An owner starts with what was stored: it schedules what is due and doubts what it cannot see. Nothing of
     /// this is made durable; an owner that dies on the way leaves the same work to the next.
     pub(super) fn recover(&mut self, gateway_alive: bool) {
-        for index in 0..self.record.pending_wills.len() {
-            let Some(pending) = self.record.pending_wills.get(index) else {
-                break;
-            };
-            if pending.sent {
-                let effect = will::publish(pending, self.now);
-                self.tell(effect);
-            } else {
-                self.schedule(
-                    pending.due,
-                    Timer::WillDue {
-                        epoch: pending.epoch,
-                    },
-                );
-            }
-        }
+        self.recover_wills();
         let Some(session) = &self.record.session else {
             self.await_forgetting();
             return;
         };
-        let (epoch, link, expires_at) = (session.epoch, session.link, session.expires_at());
-        match link {
+        let epoch = session.epoch;
+        match session.link {
             Link::Up if !gateway_alive => self.lose(epoch, Evidence::OwnerRestarted),
             Link::Up if self.record.presence == Presence::Stale => {
-                self.schedule(
-                    self.record.since + self.rules.grace,
-                    Timer::GraceOver { epoch },
-                );
+                self.await_grace_end(epoch, self.record.since);
             },
             Link::Up => {},
-            Link::Lost { since } => {
-                self.schedule(since + self.rules.grace, Timer::GraceOver { epoch });
-            },
-            Link::Down { .. } => {
-                let what = Timer::SessionExpiry { epoch };
-                if let Some(at) = expires_at {
-                    self.schedule(at, what);
-                }
-            },
+            Link::Lost { since } => self.await_grace_end(epoch, since),
+            Link::Down { .. } => self.await_session_end(),
         }
     }
 
     /// Apps come and go under ever new names: their records must not stay for ever.
     pub(super) fn await_forgetting(&mut self) {
         if self.record.kind == Kind::App && !self.record.listed {
-            let at = self.record.since + self.rules.remember;
-            self.schedule(
-                at,
-                Timer::Forget {
-                    epoch: self.record.epoch,
-                },
-            );
+            let what = Timer::Forget {
+                epoch: self.record.epoch,
+            };
+            self.schedule(self.record.since, self.rules.remember, what);
         }
     }
 
@@ -157,13 +132,11 @@ impl Turn<'_> {
         if !gone || record.epoch != epoch {
             return false;
         }
-        let over = record.since + self.rules.remember <= self.now;
-        if over && record.pending_wills.is_empty() {
+        if record.pending_wills.is_empty() {
             return true;
         }
-        // A will that the shell has not confirmed holds the record: it is looked at again a grace later.
-        let at = (record.since + self.rules.remember).max(self.now + self.rules.grace);
-        self.schedule(at, Timer::Forget { epoch });
+        // A will that the shell has not confirmed holds the record.
+        self.schedule(self.now, self.rules.remember, Timer::Forget { epoch });
         false
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     Admission, Change, Connect, Disconnect, DisconnectReason, Effect, EvictReason, Evidence, Kind,
-    Link, Opened, PendingWill, Presence, Reason, RecordWrite, Reply, Session, Timer, VersionNumber,
-    events, machine::Turn,
+    Link, Opened, Presence, Reason, RecordWrite, Reply, Session, Timer, VersionNumber, events,
+    machine::Turn,
 };
 use crate::{ids::SessionEpoch, time::Timestamp};
 
@@ -84,13 +84,7 @@ impl Turn<'_> {
                 .take()
                 .filter(|will| !resumed || will.delay == 0);
             if let Some(will) = will {
-                self.pend(PendingWill {
-                    epoch,
-                    will,
-                    due: self.now,
-                    sent: false,
-                });
-                self.send_will(epoch);
+                self.release(epoch, will, self.now, 0);
             }
         }
         if !resumed {
@@ -174,34 +168,34 @@ impl Turn<'_> {
             self.now,
         ));
         if let Some(will) = session.will.take().filter(|_| sends_will) {
-            let due = closed + Duration::from_secs(will.delay.min(session.expiry).into());
-            self.pend(PendingWill {
-                epoch: session.epoch,
-                will,
-                due,
-                sent: false,
-            });
-            self.will_due(session.epoch);
+            let wait = will.delay.min(session.expiry);
+            self.release(session.epoch, will, closed, wait);
         }
+        let is_over = session.expires_at().is_some_and(|at| at <= self.now);
         self.record.session = Some(session);
-        self.await_session_end();
+        if is_over {
+            self.end_session();
+        } else {
+            self.await_session_end();
+        }
     }
 
-    /// Ends the session that waits, or comes back when it is time.
-    fn await_session_end(&mut self) {
+    /// Waits for the end of a session that is not connected.
+    pub(super) fn await_session_end(&mut self) {
         let Some(session) = &self.record.session else {
             return;
         };
-        let Some(at) = session.expires_at() else {
-            return;
-        };
-        let what = Timer::SessionExpiry {
-            epoch: session.epoch,
-        };
-        if at > self.now {
-            self.schedule(at, what);
-            return;
+        if let (Link::Down { since }, Some(at)) = (session.link, session.expires_at()) {
+            let epoch = session.epoch;
+            self.schedule(
+                since,
+                at.since(since),
+                Timer::SessionExpiry { epoch, since },
+            );
         }
+    }
+
+    fn end_session(&mut self) {
         let Some(session) = self.record.session.take() else {
             return;
         };
@@ -222,13 +216,14 @@ impl Turn<'_> {
         });
     }
 
-    /// A session that waits may be over.
-    pub(super) fn session_expiry(&mut self, epoch: SessionEpoch) {
+    /// A session that waited is over.
+    pub(super) fn session_expiry(&mut self, epoch: SessionEpoch, since: Timestamp) {
+        let waits = Link::Down { since };
         if self
             .current(epoch)
-            .is_some_and(|session| matches!(session.link, Link::Down { .. }))
+            .is_some_and(|session| session.link == waits)
         {
-            self.await_session_end();
+            self.end_session();
         }
     }
 
@@ -239,8 +234,10 @@ impl Turn<'_> {
             .filter(|session| session.epoch == epoch)
     }
 
-    pub(super) fn schedule(&mut self, at: Timestamp, what: Timer) {
-        let after = at.since(self.now);
+    /// Asks for a timer that is due `wait` after `began`. Never later than `wait` from now: wall time may have been
+    /// set back, and the cluster may have slept through the wait.
+    pub(super) fn schedule(&mut self, began: Timestamp, wait: Duration, what: Timer) {
+        let after = (began + wait).since(self.now).min(wait);
         self.tell(Effect::Schedule { after, what });
     }
 }

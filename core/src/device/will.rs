@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, PendingWill, Session, Timer, machine::Turn};
+use super::{Effect, PendingWill, Session, Timer, Will, machine::Turn};
 use crate::{ids::SessionEpoch, time::Timestamp};
 
 /// Wills on their way that a record holds at most. Each waits only for the shell to say that it went out, so
@@ -28,23 +28,57 @@ impl Turn<'_> {
         }
     }
 
-    /// A will may be due.
-    pub(super) fn will_due(&mut self, epoch: SessionEpoch) {
-        let pending = self
-            .record
-            .pending_wills
+    /// A delayed will is due.
+    pub(super) fn will_due(&mut self, epoch: SessionEpoch, due: Timestamp) {
+        let wills = &self.record.pending_wills;
+        if wills
             .iter()
-            .find(|pending| pending.epoch == epoch);
-        match pending {
-            Some(pending) if !pending.sent && pending.due > self.now => {
-                self.schedule(pending.due, Timer::WillDue { epoch });
-            },
-            Some(_) => self.send_will(epoch),
-            None => {},
+            .any(|pending| pending.epoch == epoch && pending.due == due)
+        {
+            self.send_will(epoch);
         }
     }
 
-    pub(super) fn pend(&mut self, pending: PendingWill) {
+    /// Sends the will of a connection that ended at `closed`, or waits until it is due.
+    pub(super) fn release(
+        &mut self,
+        epoch: SessionEpoch,
+        will: Will,
+        closed: Timestamp,
+        wait: u32,
+    ) {
+        let due = closed + Duration::from_secs(wait.into());
+        self.pend(PendingWill {
+            epoch,
+            will,
+            due,
+            sent: false,
+        });
+        if due > self.now {
+            self.schedule(closed, due.since(closed), Timer::WillDue { epoch, due });
+        } else {
+            self.send_will(epoch);
+        }
+    }
+
+    /// A new owner waits anew, and sends again what may not have gone out.
+    pub(super) fn recover_wills(&mut self) {
+        for pending in self.record.pending_wills.clone() {
+            if pending.sent {
+                self.tell(publish(&pending, self.now));
+            } else {
+                let PendingWill { epoch, due, .. } = pending;
+                let longest = Duration::from_secs(pending.will.delay.into());
+                let after = due.since(self.now).min(longest);
+                self.tell(Effect::Schedule {
+                    after,
+                    what: Timer::WillDue { epoch, due },
+                });
+            }
+        }
+    }
+
+    fn pend(&mut self, pending: PendingWill) {
         let wills = &mut self.record.pending_wills;
         if wills.len() >= PENDING_WILLS_MAX {
             wills.remove(0);
@@ -72,14 +106,7 @@ impl Turn<'_> {
     /// Publishes the will of a connection whose record goes with it.
     pub(super) fn send_last_will(&mut self, session: &Session) {
         if let Some(will) = session.will.clone() {
-            let epoch = session.epoch;
-            self.pend(PendingWill {
-                epoch,
-                will,
-                due: self.now,
-                sent: false,
-            });
-            self.send_will(epoch);
+            self.release(session.epoch, will, self.now, 0);
         }
     }
 
@@ -95,7 +122,7 @@ impl Turn<'_> {
 }
 
 /// A will as it is published now.
-pub(super) fn publish(pending: &PendingWill, now: Timestamp) -> Effect {
+fn publish(pending: &PendingWill, now: Timestamp) -> Effect {
     let mut message = pending.will.message.clone();
     message.received_at = now;
     message.expires_at = pending
