@@ -1,1 +1,3 @@
 //! The umbel program.
+
+pub mod ctl;
