@@ -17,9 +17,10 @@ use umbel_core::{
 use crate::{
     alarms::Alarm,
     decide::{Hot, decide},
+    dispatch::Permit,
     metrics::CommandKind,
     refused::Refused,
-    shard::{Permit, Shard},
+    shard::Shard,
     slot::Slot,
     timer,
 };

@@ -1,14 +1,12 @@
 //! The face of the actors: verbs for the edges. Senders, actors and locks never leave this room.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use ractor::{Actor, ActorRef};
-use thiserror::Error;
+use ractor::Actor;
 use tokio::sync::oneshot;
-use tracing::{info, warn};
+use tracing::info;
 use umbel_core::{
-    device::{AttributesError, Connect, Disconnect, DisconnectReason, Input, Kind, Reply},
+    device::{Connect, Disconnect, DisconnectReason, Input, Kind, Reply},
     ids::{ClientId, DeviceId, SessionEpoch, ShadowName},
     shadow::{self, Origin, Request, ShadowError},
     time::Tick,
@@ -19,7 +17,6 @@ use crate::{
     alarms::Alarm,
     census::ByPresence,
     common::Common,
-    config::Config,
     device::{Answer, Work},
     feed::{Events, FleetEventKind},
     metrics::{self, CommandKind},
@@ -29,8 +26,7 @@ use crate::{
     refused::Refused,
     shard::Shard,
     slot::{Mode, Slot},
-    supervisor::Root,
-    timer::{self, Clockwork},
+    timer::{self},
     troubles::Quarantined,
     view::DeviceView,
 };
@@ -38,21 +34,9 @@ use crate::{
 /// Every device and application of this node, by name. Cheap to clone.
 #[derive(Clone)]
 pub struct Fleet {
-    common: Arc<Common>,
-    shards: Arc<[Arc<Shard>]>,
+    pub(crate) common: Arc<Common>,
+    pub(crate) shards: Arc<[Arc<Shard>]>,
 }
-
-/// What runs behind a [`Fleet`]. Shut it down; dropping it stops the clockwork only.
-pub struct Running {
-    fleet: Fleet,
-    clockwork: Clockwork,
-    root: ActorRef<()>,
-}
-
-/// The fleet could not start.
-#[derive(Debug, Error)]
-#[error("the supervisors could not start")]
-pub struct StartError(#[from] ractor::SpawnErr);
 
 /// An open session.
 #[derive(Clone)]
@@ -71,29 +55,6 @@ pub struct Opened {
 #[derive(Clone)]
 pub struct Pulse(Arc<Slot>);
 
-/// Why a change of what is said of a device did not happen.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum EditError {
-    /// The fleet refused to work on it.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// There is no such device.
-    #[error("there is no such device")]
-    NotFound,
-    /// There is such a device already.
-    #[error("the device exists already")]
-    Exists,
-    /// The record is not the one the caller has seen.
-    #[error("the record has revision {revision}")]
-    PreconditionFailed {
-        /// The revision it has.
-        revision: u64,
-    },
-    /// The attributes are not acceptable.
-    #[error(transparent)]
-    Invalid(#[from] AttributesError),
-}
-
 /// Numbers of the fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -108,29 +69,6 @@ pub struct Counts {
 }
 
 impl Fleet {
-    /// Starts supervisors and clockwork. No command is taken before [`Fleet::recover`].
-    pub async fn start(
-        config: Config,
-        ledger: Arc<dyn Ledger>,
-        outbox: Arc<dyn Outbox>,
-        clock: Arc<dyn Clock>,
-    ) -> Result<(Self, Running), StartError> {
-        let count = ledger.shards().max(1);
-        let common = Common::new(config, ledger, outbox, clock);
-        let shards: Arc<[Arc<Shard>]> = (0..count)
-            .map(|number| Shard::new(umbel_core::ids::ShardId(number), &common))
-            .collect();
-        let (root, _task) = Actor::spawn(None, Root, shards.to_vec()).await?;
-        let clockwork = Clockwork::start(Arc::clone(&common), Arc::clone(&shards));
-        let fleet = Self { common, shards };
-        let running = Running {
-            fleet: fleet.clone(),
-            clockwork,
-            root,
-        };
-        Ok((fleet, running))
-    }
-
     /// Reads what is stored, marks sessions that were connected as stale and schedules what is due. Shards that
     /// come to this node later are recovered by the clockwork.
     pub async fn recover(&self) -> Recovered {
@@ -265,51 +203,6 @@ impl Fleet {
         }
     }
 
-    /// Lists a device, with attributes given as a merge patch of none.
-    pub async fn create_device(
-        &self,
-        device: &DeviceId,
-        patch: Bytes,
-    ) -> Result<DeviceView, EditError> {
-        self.edit(device, Input::Create { patch }).await
-    }
-
-    /// Changes what is said of a device by a JSON merge patch, if it still has the revision named.
-    pub async fn set_attributes(
-        &self,
-        device: &DeviceId,
-        patch: Bytes,
-        if_match: Option<u64>,
-    ) -> Result<DeviceView, EditError> {
-        self.edit(device, Input::SetAttributes { patch, if_match })
-            .await
-    }
-
-    /// Deletes a device, if it still has the revision named. Its connection is ended; its shadows stay.
-    pub async fn delete_device(
-        &self,
-        device: &DeviceId,
-        if_match: Option<u64>,
-    ) -> Result<(), EditError> {
-        let client = ClientId::from(device.clone());
-        let work = Work::Input(Box::new(Input::Delete { if_match }));
-        match self.ask(&client, CommandKind::Registry, work).await? {
-            Some(Reply::Done) => Ok(()),
-            other => Err(edit_error(&client, other)),
-        }
-    }
-
-    async fn edit(&self, device: &DeviceId, input: Input) -> Result<DeviceView, EditError> {
-        let client = ClientId::from(device.clone());
-        let work = Work::Input(Box::new(input));
-        match self.ask(&client, CommandKind::Registry, work).await? {
-            Some(Reply::Record(_)) => {
-                query::device(self.shard(&client), &client)?.ok_or(EditError::NotFound)
-            },
-            other => Err(edit_error(&client, other)),
-        }
-    }
-
     /// One device, as it is committed. Wakes nobody.
     pub fn device(&self, device: &DeviceId) -> Result<Option<DeviceView>, Refused> {
         let client = ClientId::from(device.clone());
@@ -418,7 +311,7 @@ impl Fleet {
         }
     }
 
-    fn shard(&self, client: &ClientId) -> &Arc<Shard> {
+    pub(crate) fn shard(&self, client: &ClientId) -> &Arc<Shard> {
         let count = u16::try_from(self.shards.len()).unwrap_or(u16::MAX);
         let id = umbel_core::ids::ShardId::of(client.as_str(), count);
         self.shards
@@ -427,7 +320,7 @@ impl Fleet {
     }
 
     /// Sends at the first poll, then waits.
-    async fn ask(&self, client: &ClientId, kind: CommandKind, work: Work) -> Answer {
+    pub(crate) async fn ask(&self, client: &ClientId, kind: CommandKind, work: Work) -> Answer {
         let answer: oneshot::Receiver<Answer> = self.shard(client).send(client, kind, work)?;
         answer.await.unwrap_or_else(|_crashed| {
             self.common.meters.refused(Refused::Restarting);
@@ -436,48 +329,8 @@ impl Fleet {
     }
 }
 
-impl Running {
-    /// Refuses new commands, waits for those in flight, and stops everything. What could not be finished in
-    /// time has an unknown outcome, as after a crash.
-    pub async fn shutdown(self, patience: Duration) {
-        let Self {
-            fleet,
-            clockwork,
-            root,
-        } = self;
-        fleet.common.stop();
-        clockwork.stop().await;
-        let until = tokio::time::Instant::now() + patience;
-        while fleet.common.in_flight.taken() > 0 && tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let left = fleet.common.in_flight.taken();
-        if left > 0 {
-            warn!(commands = left, "stopping with commands in flight");
-        }
-        if root.stop_and_wait(None, Some(patience)).await.is_err() {
-            warn!("the actors did not stop in time");
-        }
-        fleet.common.forget_idle();
-        fleet.common.feed.close();
-        for shard in fleet.shards.iter() {
-            shard.set_supervisor(None);
-        }
-    }
-}
-
-fn edit_error(client: &ClientId, reply: Option<Reply>) -> EditError {
-    match reply {
-        Some(Reply::NotFound) => EditError::NotFound,
-        Some(Reply::Exists) => EditError::Exists,
-        Some(Reply::PreconditionFailed { revision }) => EditError::PreconditionFailed { revision },
-        Some(Reply::Invalid(why)) => EditError::Invalid(why),
-        other => EditError::Refused(unexpected(client, other.as_ref())),
-    }
-}
-
 /// The machine answered something else than was asked: a fault of ours, and the outcome is what it says.
-fn unexpected(client: &ClientId, reply: Option<&Reply>) -> Refused {
+pub(crate) fn unexpected(client: &ClientId, reply: Option<&Reply>) -> Refused {
     tracing::error!(device = %client, ?reply, "the device machine gave an answer that does not fit");
     Refused::Unknown
 }

@@ -203,6 +203,14 @@ impl Slot {
         }
     }
 
+    /// Takes out the actor if it is this one. The caller drops it: not under the gate's lock, for what is left in
+    /// a mailbox gives its permits back through the gate.
+    pub(crate) fn take_awake(&self, actor: ActorId) -> Option<Box<Awake>> {
+        let mut gate = self.gate.lock();
+        let is_this = gate.awake.as_ref().is_some_and(|awake| awake.id() == actor);
+        if is_this { gate.awake.take() } else { None }
+    }
+
     pub(crate) fn standing(&self) -> Option<Standing> {
         self.is_stored()
             .then(|| (self.is_device(), self.presence()))

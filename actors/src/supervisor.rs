@@ -83,12 +83,7 @@ fn ended(shard: &Arc<Shard>, actor: ActorId) {
         return;
     };
     slot.set_doubt(true);
-    let mut gate = slot.gate.lock();
-    if gate.awake.as_ref().is_some_and(|awake| awake.id() == actor) {
-        let dead = gate.awake.take();
-        drop(gate);
-        drop(dead);
-    }
+    drop(slot.take_awake(actor));
 }
 
 /// The root of the tree. Its state is who supervises what.
