@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ractor::Actor;
 use tokio::sync::oneshot;
 use tracing::info;
 use umbel_core::{
@@ -11,7 +10,6 @@ use umbel_core::{
     shadow::{self, Origin, Request, ShadowError},
     time::Tick,
 };
-use umbel_storage::ledger::Ledger;
 
 use crate::{
     alarms::Alarm,
@@ -20,13 +18,12 @@ use crate::{
     device::{Answer, Work},
     feed::{Events, FleetEventKind},
     metrics::{self, CommandKind},
-    ports::{Clock, Outbox},
     query::{self, Filter, NamedPage, Page},
     recover::{self, Recovered},
     refused::Refused,
     shard::Shard,
     slot::{Mode, Slot},
-    timer::{self},
+    timer,
     troubles::Quarantined,
     view::DeviceView,
 };
