@@ -192,8 +192,7 @@ impl Fleet {
             | Refused::Unknown => ShadowError::internal(),
         };
         let now = self.common.clock.wall();
-        let limits = &self.common.config.rules.shadow;
-        let (reply, message) = shadow::reject(device, request, error, now, limits);
+        let (reply, message) = shadow::reject(device, request, error, now);
         metrics::count_shadow(request.verb, &reply);
         if let Some(message) = message {
             self.common.outbox.publish(Arc::new(message)).await;

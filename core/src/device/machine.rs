@@ -134,7 +134,7 @@ impl<'a> Scene<'a> {
         let limits = &self.rules.shadow;
         if self.rules.things_must_exist && !is_thing {
             let error = ShadowError::thing_not_found();
-            let (reply, message) = shadow::reject(&device, request, error, self.now, limits);
+            let (reply, message) = shadow::reject(&device, request, error, self.now);
             let mut effects = vec![Effect::Reply(Reply::Shadow(reply))];
             effects.extend(message.map(Effect::Publish));
             return Change {

@@ -83,7 +83,8 @@ impl Turn<'_> {
         session.link = Link::Up;
         self.record.last_seen = Some(self.now);
         match self.record.presence {
-            Presence::Online => self.keep_in_memory(),
+            // When it was last heard is the owner's to remember.
+            Presence::Online => {},
             Presence::Stale => {
                 self.keep_in_memory();
                 self.presence(Presence::Online, Reason::HeardAgain, Evidence::Traffic);

@@ -179,7 +179,7 @@ pub struct Session {
     pub clean: bool,
     /// Seconds it outlives its connection; [`NEVER_EXPIRES`] for ever.
     pub expiry: u32,
-    /// Whether it has rows in storage: it was opened with an expiry above zero.
+    /// Whether it may have rows in storage: it, or the one it continues, was opened with an expiry above zero.
     pub durable: bool,
     /// To be published if the connection ends without a farewell.
     pub will: Option<Will>,

@@ -22,6 +22,8 @@ impl Turn<'_> {
                 .as_ref()
                 .is_some_and(|session| session.can_resume(self.now));
         self.settle_delayed_wills(resumed);
+        // Rows of a session that goes on must go with it, also if it is not to outlive this connection.
+        let has_rows = resumed && previous.as_ref().is_some_and(|session| session.durable);
         let taken_over = previous.and_then(|session| self.replace(session, resumed));
 
         let epoch = self.record.epoch.next();
@@ -37,7 +39,7 @@ impl Turn<'_> {
             protocol: connect.protocol,
             clean: connect.clean_start,
             expiry: connect.expiry,
-            durable: connect.expiry > 0,
+            durable: has_rows || connect.expiry > 0,
             will: connect.will,
             keep_alive: connect.keep_alive,
             principal: connect.principal,

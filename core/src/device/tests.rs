@@ -356,6 +356,19 @@ fn a_session_without_expiry_ends_with_its_connection() {
 }
 
 #[test]
+fn a_session_that_was_continued_to_end_with_its_connection_takes_its_rows_with_it() {
+    let mut bench = Bench::new("d");
+    bench.connect(persistent(100));
+    bench.end(DisconnectReason::ConnectionLost);
+    assert!(bench.connect(plain()).opened().session_present);
+    let step = bench.end(DisconnectReason::ClientInitiated);
+    assert!(
+        step.words()
+            .contains(&"persist drop rows+record".to_owned())
+    );
+}
+
+#[test]
 fn a_take_over_evicts_before_it_answers() {
     let mut bench = Bench::new("d");
     let first = bench.connect(persistent(100)).opened();

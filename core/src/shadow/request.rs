@@ -202,7 +202,7 @@ fn take_token(root: &mut Members) -> Result<Option<Arc<str>>, ShadowError> {
 }
 
 /// The token of a body that is JSON, but beyond our limits. Reads without building anything else.
-fn salvage_token(payload: &[u8]) -> Option<Arc<str>> {
+pub(super) fn salvage_token(payload: &[u8]) -> Option<Arc<str>> {
     #[derive(Deserialize)]
     struct TokenOnly {
         #[serde(rename = "clientToken")]

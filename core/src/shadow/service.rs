@@ -7,7 +7,7 @@ use super::{
     document::Shadow,
     error::ShadowError,
     reply::{self, Reply},
-    request::{Origin, Request, Verb, parse_token, parse_update},
+    request::{Origin, Request, Verb, parse_token, parse_update, salvage_token},
 };
 use crate::{
     ids::DeviceId,
@@ -58,12 +58,9 @@ pub fn reject(
     request: &Request,
     error: ShadowError,
     now: Timestamp,
-    limits: &Limits,
 ) -> (Reply, Option<Message>) {
-    let token = match request.verb {
-        Verb::Update => parse_update(&request.payload, limits).0,
-        Verb::Get | Verb::Delete => parse_token(&request.payload, limits).unwrap_or_default(),
-    };
+    // Refusing must stay cheap: nothing is built but the token.
+    let token = salvage_token(&request.payload);
     let rejection = reply::rejected(error, now, token.as_deref());
     let message = match request.origin {
         Origin::Http => None,

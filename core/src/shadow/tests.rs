@@ -737,9 +737,9 @@ fn a_refusal_from_outside_echoes_the_token_to_mqtt_clients_only() {
             client: ClientId::parse("c").unwrap(),
         },
     };
-    let (now, limits) = (Timestamp::from_millis(5000), Limits::default());
+    let now = Timestamp::from_millis(5000);
     let busy = ShadowError::too_many_requests;
-    let (_, message) = reject(&device, &request, busy(), now, &limits);
+    let (_, message) = reject(&device, &request, busy(), now);
     let message = message.expect("a message for MQTT");
     assert_eq!(message.topic, "$aws/things/thing-1/shadow/update/rejected");
     let body: Value = serde_json::from_slice(&message.payload).unwrap();
@@ -748,7 +748,7 @@ fn a_refusal_from_outside_echoes_the_token_to_mqtt_clients_only() {
         (&json!(429), &json!("t"))
     );
     request.origin = Origin::Http;
-    let (reply, message) = reject(&device, &request, busy(), now, &limits);
+    let (reply, message) = reject(&device, &request, busy(), now);
     assert!(message.is_none() && matches!(reply, Reply::Rejected(_)));
 }
 
