@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use umbel_actors::ports::BoxFuture;
+use umbel_actors::{Fleet, Refused, ports::BoxFuture};
 use umbel_core::{
     device::{Connect, DisconnectReason},
     ids::{ClientId, DeviceId, SessionEpoch},
     shadow,
+    time::Tick,
 };
 
 /// What came of opening a session.
@@ -67,11 +68,11 @@ pub trait FleetPort: Send + Sync + 'static {
 }
 
 /// Takes the signs of life of one connection. One call a packet: it costs a store.
-pub struct Pulse(Option<Box<dyn Fn() + Send + Sync>>);
+pub struct Pulse(Option<Box<dyn Fn(Tick) + Send + Sync>>);
 
 impl Pulse {
     /// Calls this for each sign of life.
-    pub fn new(beat: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(beat: impl Fn(Tick) + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(beat)))
     }
 
@@ -80,9 +81,87 @@ impl Pulse {
         Self(None)
     }
 
-    pub(crate) fn touch(&self) {
+    pub(crate) fn touch(&self, now: Tick) {
         if let Some(beat) = &self.0 {
-            beat();
+            beat(now);
+        }
+    }
+}
+
+impl FleetPort for Fleet {
+    fn connect(
+        &self,
+        client: ClientId,
+        connect: Connect,
+    ) -> BoxFuture<'static, Result<Opened, FleetError>> {
+        let fleet = self.clone();
+        Box::pin(async move {
+            let opened = fleet
+                .connect(&client, connect)
+                .await
+                .map_err(FleetError::from)?;
+            Ok(Opened {
+                epoch: opened.epoch,
+                session_present: opened.session_present,
+                pulse: Pulse::new(move |now| fleet.touch(&opened.pulse, now)),
+            })
+        })
+    }
+
+    fn disconnect(
+        &self,
+        client: ClientId,
+        epoch: SessionEpoch,
+        end: End,
+    ) -> BoxFuture<'static, ()> {
+        let fleet = self.clone();
+        Box::pin(async move {
+            let told = fleet
+                .disconnect(&client, epoch, end.reason, end.expiry, end.with_will)
+                .await;
+            if let Err(error) = told {
+                tracing::debug!(%client, %error, "the end of a connection is recorded later");
+            }
+        })
+    }
+
+    fn shadow(
+        &self,
+        device: DeviceId,
+        request: shadow::Request,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        let fleet = self.clone();
+        Box::pin(async move {
+            match fleet.shadow(&device, request).await {
+                Ok(_) => Ok(()),
+                // published as a rejection, and nothing was changed: the request has its answer
+                Err(
+                    Refused::TooManyInFlight
+                    | Refused::TooLarge
+                    | Refused::Overloaded
+                    | Refused::Quarantined
+                    | Refused::StorageFull
+                    | Refused::NotListed,
+                ) => Err(FleetError::Rejected),
+                Err(other) => Err(other.into()),
+            }
+        })
+    }
+}
+
+impl From<Refused> for FleetError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotListed => Self::NotListed,
+            Refused::Overloaded | Refused::TooManyInFlight => Self::Busy,
+            Refused::NotOwner
+            | Refused::StorageFull
+            | Refused::Quarantined
+            | Refused::Restarting
+            | Refused::Stopping
+            | Refused::Unreadable
+            | Refused::Unknown
+            | Refused::TooLarge => Self::Unavailable,
         }
     }
 }

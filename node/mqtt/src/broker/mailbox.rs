@@ -279,6 +279,15 @@ impl Mailbox {
         }
     }
 
+    /// Whether a message would find room now.
+    pub(crate) fn has_room(&self, delivery: &Delivery, bounds: &Bounds) -> bool {
+        let mut state = self.state.lock();
+        let is_durable = state.durable && delivery.qos > Qos::AtMostOnce;
+        state
+            .outbound()
+            .has_room(cost(&delivery.message), bounds, is_durable)
+    }
+
     /// The row of a message is committed, or will never be. False: the session ended meanwhile and the row is a stray.
     pub(crate) fn settle(&self, sequence: u64, cost: usize, is_stored: bool) -> bool {
         let mut state = self.state.lock();

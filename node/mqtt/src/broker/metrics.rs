@@ -1,6 +1,6 @@
 //! What the broker counts. Names and labels are closed sets; no id ever becomes a label.
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
 use umbel_core::message::Qos;
 
 /// Messages received from clients, by `qos`.
@@ -87,14 +87,36 @@ pub(crate) fn dropped(reason: Drop, count: usize) {
     }
 }
 
-/// Counts a message from a client.
-pub(crate) fn received(qos: Qos) {
-    counter!(PUBLISHED, "qos" => qos_label(qos)).increment(1);
+/// The counters of every message, looked up once: a recorder has to be there before the broker is.
+pub(crate) struct Meters {
+    received: [Counter; 3],
+    sent: [Counter; 3],
 }
 
-/// Counts a message to a client.
-pub(crate) fn sent(qos: Qos) {
-    counter!(DELIVERED, "qos" => qos_label(qos)).increment(1);
+impl Meters {
+    pub(crate) fn new() -> Self {
+        let each = [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce].map(qos_label);
+        Self {
+            received: each.map(|qos| counter!(PUBLISHED, "qos" => qos)),
+            sent: each.map(|qos| counter!(DELIVERED, "qos" => qos)),
+        }
+    }
+
+    /// Counts a message from a client.
+    pub(crate) fn received(&self, qos: Qos) {
+        count(&self.received, qos);
+    }
+
+    /// Counts a message to a client.
+    pub(crate) fn sent(&self, qos: Qos) {
+        count(&self.sent, qos);
+    }
+}
+
+fn count(counters: &[Counter; 3], qos: Qos) {
+    if let Some(counter) = counters.get(qos as usize) {
+        counter.increment(1);
+    }
 }
 
 /// Counts a refusal.

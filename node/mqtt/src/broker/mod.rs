@@ -24,6 +24,8 @@ mod router;
 mod rows;
 mod sessions;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod ticket;
 
 use std::{
@@ -55,6 +57,7 @@ pub struct Broker {
     router: router::Router,
     retained: retained::Retained,
     deletions: durable::Deletions,
+    meters: metrics::Meters,
     /// For callers that only have a reference.
     this: Weak<Self>,
 }
@@ -77,6 +80,7 @@ impl Broker {
             sessions: sessions::Sessions::default(),
             router: router::Router::default(),
             deletions: durable::Deletions::default(),
+            meters: metrics::Meters::new(),
             this: Weak::clone(this),
         })
     }
@@ -91,6 +95,10 @@ impl Broker {
     /// What is allowed.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    pub(crate) const fn meters(&self) -> &metrics::Meters {
+        &self.meters
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -221,9 +221,7 @@ impl Outbound {
         connected: bool,
     ) -> Offered {
         let size = cost(&delivery.message);
-        if self.stored_messages >= bounds.stored_messages
-            || self.stored_bytes + size as u64 > bounds.stored_bytes
-        {
+        if self.is_store_full(size, bounds) {
             return Offered::Full;
         }
         let sequence = self.next_sequence;
@@ -462,6 +460,16 @@ impl Outbound {
             .front()
             .is_none_or(|oldest| sequence.saturating_sub(oldest.sequence) < IDENTIFIERS);
         is_committed && is_distinct && self.inflight.len() < window
+    }
+
+    /// Whether a message of this size would find room.
+    pub(crate) fn has_room(&self, size: usize, bounds: &Bounds, durable: bool) -> bool {
+        !(self.is_full(size, bounds) || durable && self.is_store_full(size, bounds))
+    }
+
+    const fn is_store_full(&self, size: usize, bounds: &Bounds) -> bool {
+        self.stored_messages >= bounds.stored_messages
+            || self.stored_bytes + size as u64 > bounds.stored_bytes
     }
 
     fn is_full(&self, size: usize, bounds: &Bounds) -> bool {

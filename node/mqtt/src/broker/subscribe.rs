@@ -5,6 +5,7 @@ use std::sync::Arc;
 use umbel_core::{
     device::events,
     ids::SessionEpoch,
+    message::Message,
     topic::{Filter, aws::LifecycleEvent},
 };
 use umbel_storage::{Table, Write};
@@ -180,29 +181,33 @@ impl Broker {
                 .and_then(|backfill| backfill.current())
         };
         let Some(cursor) = cursor else { return false };
-        let (topics, resume) =
+        let (topics, mut resume) =
             self.retained
                 .topics(&cursor.filter, cursor.after.as_deref(), BACKFILL_PAGE, now);
         let mut batch = Batch::default();
+        let mut reached = cursor.after.clone();
+        let mut is_blocked = false;
         for topic in topics {
-            let Some(message) = self.retained.get(&topic, now) else {
-                continue;
-            };
-            let is_own = message.publisher.as_ref() == Some(mailbox.client());
-            if cursor.options.no_local && is_own {
-                continue;
+            let message = self.retained.get(&topic, now);
+            let is_own = |message: &Message| message.publisher.as_ref() == Some(mailbox.client());
+            let wanted = message.filter(|message| !(cursor.options.no_local && is_own(message)));
+            if let Some(message) = wanted {
+                let delivery = retained_delivery(message, cursor.options);
+                if !mailbox.has_room(&delivery, &self.bounds) {
+                    is_blocked = true; // the rest comes when the client took these
+                    break;
+                }
+                self.enqueue(mailbox, delivery, &mut batch);
             }
-            let delivery = Delivery {
-                sequence: 0,
-                qos: message.qos.min(cursor.options.qos),
-                retain: true, // MQTT-3.3.1-8
-                subscription_ids: cursor.options.id.into_iter().collect(),
-                message: Arc::new(message),
-                released: false,
-            };
-            self.enqueue(mailbox, delivery, &mut batch);
+            reached = Some(topic);
         }
         drop(batch.commit(self));
+        if is_blocked && reached == cursor.after {
+            return false;
+        }
+        if is_blocked {
+            resume = reached;
+        }
         if let Some(mut state) = mailbox.lock_as(epoch) {
             state.advance_backfill(&cursor, resume);
         }
@@ -239,6 +244,17 @@ impl Broker {
         if let Some(message) = message {
             drop(self.route(message));
         }
+    }
+}
+
+fn retained_delivery(message: Message, options: Options) -> Delivery {
+    Delivery {
+        sequence: 0,
+        qos: message.qos.min(options.qos),
+        retain: true, // MQTT-3.3.1-8
+        subscription_ids: options.id.into_iter().collect(),
+        message: Arc::new(message),
+        released: false,
     }
 }
 

@@ -88,7 +88,7 @@ impl Session {
                 .get_or_insert_default()
                 .introduced(&message.topic, alias);
         }
-        metrics::sent(queued.qos);
+        self.broker.meters().sent(queued.qos);
         Ok(())
     }
 

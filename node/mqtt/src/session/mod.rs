@@ -113,8 +113,8 @@ impl Session {
     }
 
     /// A sign of life that is no packet for [`Self::handle`].
-    pub fn touch(&self) {
-        self.pulse.touch();
+    pub fn touch(&self, now: Tick) {
+        self.pulse.touch(now);
     }
 
     /// False while so much waits to be acknowledged that no more should be read. [`Self::poll_output`] wakes when that
@@ -125,8 +125,7 @@ impl Session {
 
     /// Takes a packet of the client.
     pub fn handle(&mut self, packet: Packet, now: Tick, out: &mut Outgoing) -> Result<(), Close> {
-        let _ = now;
-        self.pulse.touch();
+        self.pulse.touch(now);
         self.check_current()?;
         match packet {
             Packet::Publish(publish) => self.on_publish(publish, out),

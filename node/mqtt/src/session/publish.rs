@@ -22,7 +22,7 @@ const UNRELEASED_MAX: usize = 4_096;
 
 impl Session {
     pub(super) fn on_publish(&mut self, publish: Publish, out: &mut Outgoing) -> Result<(), Close> {
-        metrics::received(publish.qos);
+        self.broker.meters().received(publish.qos);
         let publish = self.resolve_alias(publish)?;
         if publish.qos > self.broker.config().maximum_qos {
             return Err(Close::because(

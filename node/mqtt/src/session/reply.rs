@@ -81,7 +81,10 @@ impl Session {
         cx: &mut Context<'_>,
         out: &mut Outgoing,
     ) -> Result<(), Close> {
-        while let Some(first) = self.replies.front() {
+        while !out.is_full() {
+            let Some(first) = self.replies.front() else {
+                break;
+            };
             let Poll::Ready(outcome) = first.after.poll(cx) else {
                 return Ok(());
             };
@@ -90,7 +93,7 @@ impl Session {
             };
             self.answer(reply.what, outcome, out)?;
         }
-        if self.replies.capacity() > 0 {
+        if self.replies.is_empty() && self.replies.capacity() > 0 {
             self.replies = VecDeque::new(); // an idle connection keeps no buffer
         }
         Ok(())
@@ -126,14 +129,16 @@ impl Session {
                 Packet::PubComp(Ack::new(id, ReasonCode::Success))
             },
             What::SubAck(mut ack) => {
-                refuse_granted(&mut ack, outcome);
+                refuse_granted(&mut ack, refusal(outcome));
                 Packet::SubAck(ack)
             },
             What::UnsubAck(mut ack) => {
                 if !outcome.is_done() && !self.speaks_v5() {
                     return Err(cannot_store(outcome)); // an UNSUBACK of 3.1.1 cannot say no
                 }
-                refuse_granted(&mut ack, outcome);
+                let cannot =
+                    (!outcome.is_done()).then_some(ReasonCode::ImplementationSpecificError);
+                refuse_granted(&mut ack, cannot);
                 Packet::UnsubAck(ack)
             },
             What::Said(packet) => *packet,
@@ -158,18 +163,18 @@ impl Session {
 }
 
 /// What was granted and could not be kept is refused after all.
-fn refuse_granted(ack: &mut SubAck, outcome: Outcome) {
-    if outcome.is_done() {
-        return;
-    }
-    let reason = match outcome {
-        Outcome::QuotaExceeded | Outcome::TooLarge => ReasonCode::QuotaExceeded,
-        Outcome::Done | Outcome::NoMatch | Outcome::Unavailable => {
-            ReasonCode::ImplementationSpecificError
-        },
-    };
+fn refuse_granted(ack: &mut SubAck, reason: Option<ReasonCode>) {
+    let Some(reason) = reason else { return };
     for granted in ack.reasons.iter_mut().filter(|granted| !granted.is_error()) {
         *granted = reason;
+    }
+}
+
+const fn refusal(outcome: Outcome) -> Option<ReasonCode> {
+    match outcome {
+        Outcome::Done | Outcome::NoMatch => None,
+        Outcome::QuotaExceeded | Outcome::TooLarge => Some(ReasonCode::QuotaExceeded),
+        Outcome::Unavailable => Some(ReasonCode::ImplementationSpecificError),
     }
 }
 

@@ -1,0 +1,17 @@
+//! The broker and its sessions, driven by packets, over a ledger in memory. A crash is a new broker on what the ledger
+//! had committed.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests look at what they are about"
+)]
+
+mod authorize;
+mod durable;
+mod properties;
+mod quality;
+mod retained;
+mod sessions;
+mod shared;
+mod slow;
+mod world;
