@@ -18,4 +18,5 @@ pub mod store;
 pub mod table;
 
 pub use ledger::{Ledger, Receipt, Refusal};
+pub use state::State;
 pub use table::{Operation, Pairs, ReadError, Table, Write};
