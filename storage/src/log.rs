@@ -6,10 +6,12 @@
 mod believed;
 mod disk;
 mod entry;
+mod files;
 mod high_water;
 mod open;
 mod queue;
 mod reader;
+mod rewritten;
 mod view;
 mod writer;
 

@@ -19,6 +19,7 @@ use super::{
     open,
     queue::{Change, Fatal, Shared},
     reader::Reader,
+    rewritten::Rewritten,
     view::View,
     writer::Writer,
 };
@@ -125,6 +126,7 @@ impl Log {
             found.flush,
             found.cuts,
         );
+        let rewritten = found.rewritten;
         let (cleaned, wants) = (Arc::clone(&shared), Arc::clone(&wanted));
         let start = || -> io::Result<(Reader, Vec<JoinHandle<()>>)> {
             let (reader, reading) = Reader::start(Arc::clone(&shared))?;
@@ -133,7 +135,7 @@ impl Log {
                 .spawn(|| writer.run())?;
             let cleaning = Builder::new()
                 .name("log-cleaner".to_owned())
-                .spawn(move || clean_up_until_stopped(&cleaned, &wants))?;
+                .spawn(move || clean_up_until_stopped(&cleaned, &wants, rewritten))?;
             Ok((reader, vec![reading, writing, cleaning]))
         };
         let (reader, threads) = start().map_err(|source| OpenError::Io {
@@ -170,10 +172,16 @@ impl Drop for Log {
     }
 }
 
-fn clean_up_until_stopped(shared: &Shared, wanted: &Mutex<Vec<GroupId>>) {
+fn clean_up_until_stopped(shared: &Shared, wanted: &Mutex<Vec<GroupId>>, mut rewritten: Rewritten) {
     while !shared.is_stopping() {
         match shared.disk.clean_up() {
-            Ok(groups) => *wanted.lock() = groups,
+            Ok(groups) => {
+                *wanted.lock() = groups;
+                if let Err(error) = rewritten.note() {
+                    // an old note is a lower bound too
+                    tracing::warn!(%error, "what clean-up rewrote is not noted");
+                }
+            },
             Err(WriteFailure::Full) => shared.space.note_full(),
             Err(WriteFailure::Fatal(reason)) => return shared.fail(&reason),
         }

@@ -15,7 +15,9 @@ use thiserror::Error;
 use super::{
     GroupId, Meta,
     disk::{self, Disk, NODE_REGION, Sizes, region_of},
+    files::{Closed, check_headers},
     high_water::HighWater,
+    rewritten::Rewritten,
     view::View,
     writer::{KEY_CUT, KEY_FLUSH, key_of},
 };
@@ -59,6 +61,7 @@ pub enum OpenError {
 pub(super) struct Recovered {
     pub(super) disk: Box<dyn Disk>,
     pub(super) high_water: HighWater,
+    pub(super) rewritten: Rewritten,
     pub(super) flush: u64,
     pub(super) views: BTreeMap<GroupId, View>,
     pub(super) cuts: BTreeMap<GroupId, u64>,
@@ -81,30 +84,35 @@ pub(super) fn recover<F: FileSystem + 'static>(
     let engine_dir = dir.join("engine");
     fs::create_dir_all(&engine_dir).map_err(io_error)?;
     let (high_water, expected) = HighWater::open(&dir.join("high-water")).map_err(io_error)?;
+    let rewritten = Rewritten::open(dir, &engine_dir).map_err(io_error)?;
     let name = engine_dir
         .to_str()
         .ok_or_else(|| damaged("path is not UTF-8".to_owned()))?;
 
+    check_headers(&engine_dir)
+        .map_err(io_error)?
+        .map_err(damaged)?;
+    let mut guard = Closed::unfinished(dir, &engine_dir).map_err(io_error)?;
     let disk = match disk::open(name, sizes, Arc::clone(files), true) {
         Ok(disk) => disk,
-        Err(first) => {
-            let guard = Closed::before_repair(dir, &engine_dir).map_err(io_error)?;
+        Err(reason) => {
+            guard = Some(Closed::before_repair(dir, &engine_dir).map_err(io_error)?);
             let disk = disk::open(name, sizes, Arc::clone(files), false).map_err(damaged)?;
-            guard.check().map_err(damaged)?;
-            guard.finish().map_err(io_error)?;
-            tracing::info!(
-                reason = first,
-                "the log was not closed: its torn end was cut off"
-            );
+            tracing::info!(reason, "the log was not closed: its torn end was cut off");
             disk
         },
     };
+    if let Some(guard) = guard {
+        guard.check().map_err(damaged)?;
+        guard.finish().map_err(io_error)?;
+    }
     // raft-engine creates its first file without a sync of the directory
     for path in [&engine_dir, dir] {
         File::open(path)
             .and_then(|dir| dir.sync_all())
             .map_err(io_error)?;
     }
+    rewritten.check().map_err(damaged)?;
     let found = number(disk.value(NODE_REGION, KEY_FLUSH));
     if found < expected {
         return Err(OpenError::Lost {
@@ -125,6 +133,7 @@ pub(super) fn recover<F: FileSystem + 'static>(
     Ok(Recovered {
         disk,
         high_water,
+        rewritten,
         flush: found,
         views,
         cuts,
@@ -152,80 +161,4 @@ fn cut_of(disk: &dyn Disk, group: GroupId) -> Option<u64> {
 fn number(value: Option<Vec<u8>>) -> u64 {
     let bytes = value.and_then(|value| value.try_into().ok());
     bytes.map_or(0, u64::from_le_bytes)
-}
-
-/// Sizes of the files that are closed: recovery may cut the last one of each kind and no other. They are noted before
-/// the first attempt, because that attempt changes them.
-struct Closed {
-    note: PathBuf,
-    dir: PathBuf,
-    sizes: BTreeMap<String, u64>,
-}
-
-impl Closed {
-    fn before_repair(dir: &Path, engine_dir: &Path) -> io::Result<Self> {
-        let note = dir.join("repairing");
-        let sizes = match fs::read_to_string(&note) {
-            Ok(text) => parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => sizes_of(engine_dir)?,
-            Err(error) => return Err(error),
-        };
-        let lines: Vec<_> = sizes
-            .iter()
-            .map(|(name, bytes)| format!("{bytes} {name}"))
-            .collect();
-        fs::write(&note, lines.join("\n"))?;
-        File::open(&note)?.sync_all()?;
-        File::open(dir)?.sync_all()?;
-        Ok(Self {
-            note,
-            dir: engine_dir.to_owned(),
-            sizes,
-        })
-    }
-
-    fn check(&self) -> Result<(), String> {
-        for kind in [".raftlog", ".rewrite"] {
-            let mut files = self
-                .sizes
-                .iter()
-                .filter(|(name, _)| name.ends_with(kind))
-                .rev();
-            // the last one was being written
-            files.next();
-            for (name, before) in files {
-                let path = self.dir.join(name);
-                let now = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-                if now < *before {
-                    let path = path.display();
-                    return Err(format!(
-                        "{path} is damaged from offset {now} on, of {before}"
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> io::Result<()> {
-        fs::remove_file(self.note)
-    }
-}
-
-fn sizes_of(dir: &Path) -> io::Result<BTreeMap<String, u64>> {
-    let mut sizes = BTreeMap::new();
-    for file in fs::read_dir(dir)? {
-        let file = file?;
-        if let Ok(name) = file.file_name().into_string() {
-            sizes.insert(name, file.metadata()?.len());
-        }
-    }
-    Ok(sizes)
-}
-
-fn parse(text: &str) -> BTreeMap<String, u64> {
-    let lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines
-        .filter_map(|(bytes, name)| Some((name.to_owned(), bytes.parse().ok()?)))
-        .collect()
 }
