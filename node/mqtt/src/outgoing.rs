@@ -1,6 +1,9 @@
 //! What one connection is about to write: packets become bytes as they are pushed.
 
-use std::num::{NonZeroU16, NonZeroU32};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 use umbel_core::message::{Message, Qos};
@@ -8,7 +11,8 @@ use umbel_core::message::{Message, Qos};
 pub use crate::codec::TooLarge;
 use crate::{
     codec::{PublishParts, encode, encode_publish},
-    packet::{Ack, Packet, SubAck},
+    metrics::Counters,
+    packet::{Ack, Packet, PacketKind, SubAck},
     reason::ProtocolVersion,
 };
 
@@ -28,6 +32,9 @@ pub struct Outgoing {
     /// The client's maximum packet size.
     limit: u32,
     buffer: BytesMut,
+    counters: Option<Arc<Counters>>,
+    /// The socket takes nothing: no more may be pushed, however little waits.
+    is_held: bool,
 }
 
 /// How one message goes to one client.
@@ -63,6 +70,8 @@ impl Outgoing {
             problem_information,
             limit: limit.map_or(u32::MAX, NonZeroU32::get),
             buffer: BytesMut::new(),
+            counters: None,
+            is_held: false,
         }
     }
 
@@ -71,15 +80,32 @@ impl Outgoing {
         self.version
     }
 
+    /// The same, with what is pushed counted by type.
+    #[must_use]
+    pub(crate) fn counted(self, counters: Arc<Counters>) -> Self {
+        Self {
+            counters: Some(counters),
+            ..self
+        }
+    }
+
+    fn count(&self, kind: PacketKind) {
+        if let Some(counters) = &self.counters {
+            counters.packet_out(kind);
+        }
+    }
+
     /// Appends a packet: all of it, or nothing if the client would not take it.
     pub fn push(&mut self, packet: &Packet) -> Result<(), TooLarge> {
-        if self.problem_information {
-            return encode(packet, self.version, self.limit, &mut self.buffer);
-        }
-        match without_words(packet) {
-            Some(bare) => encode(&bare, self.version, self.limit, &mut self.buffer),
-            None => encode(packet, self.version, self.limit, &mut self.buffer),
-        }
+        let bare = if self.problem_information {
+            None
+        } else {
+            without_words(packet)
+        };
+        let packet = bare.as_ref().unwrap_or(packet);
+        encode(packet, self.version, self.limit, &mut self.buffer)?;
+        self.count(packet.kind());
+        Ok(())
     }
 
     /// Appends a PUBLISH of `message`. On [`TooLarge`] the session goes on as if the client had it (MQTT-3.1.2-25).
@@ -101,7 +127,9 @@ impl Outgoing {
             subscription_ids: delivery.subscription_ids,
             properties: message.properties.as_deref(),
         };
-        encode_publish(&parts, self.version, self.limit, &mut self.buffer)
+        encode_publish(&parts, self.version, self.limit, &mut self.buffer)?;
+        self.count(PacketKind::Publish);
+        Ok(())
     }
 
     /// Bytes that wait.
@@ -116,7 +144,12 @@ impl Outgoing {
 
     /// Whether enough waits for one turn: stop pushing deliveries, the socket comes first.
     pub fn is_full(&self) -> bool {
-        self.buffer.len() >= HIGH_WATER_BYTES
+        self.is_held || self.buffer.len() >= HIGH_WATER_BYTES
+    }
+
+    /// While held, [`Outgoing::is_full`] is true.
+    pub(crate) const fn hold(&mut self, is_held: bool) {
+        self.is_held = is_held;
     }
 
     /// The bytes that wait, in order.
