@@ -351,7 +351,7 @@ fn connect(kind: Kind, clean_start: bool, expiry: u32, delay: Option<u32>) -> Co
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn epochs_never_repeat_and_wills_go_out_at_most_once(
