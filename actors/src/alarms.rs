@@ -97,6 +97,27 @@ impl Alarms {
         pending.armed.arm(&mut self.wheel, key, at);
     }
 
+    /// Sets an alarm that rang and could not be heard, unless a newer one about the same subject is set: where one
+    /// replaces the other, the older is stale.
+    pub(crate) fn set_again(&mut self, device: ClientId, at: Tick, alarm: Alarm) {
+        if !self
+            .pending
+            .contains_key(&(device.clone(), alarm.subject()))
+        {
+            self.set(device, at, alarm);
+        }
+    }
+
+    /// Forgets all but the ends of sessions, which no record tells.
+    pub(crate) fn begin_anew(&mut self, now: Tick) {
+        let before = std::mem::replace(self, Self::new(now));
+        for ((device, _), pending) in before.pending {
+            if let Alarm::Ended(_) = pending.alarm {
+                self.set(device, pending.at, pending.alarm);
+            }
+        }
+    }
+
     /// Takes out what is due.
     pub(crate) fn take_due(&mut self, now: Tick) -> Vec<(ClientId, Alarm)> {
         let mut due = Vec::new();
@@ -158,5 +179,16 @@ mod tests {
         alarms.set(device.clone(), at(5), expiry(2));
         assert_eq!(alarms.take_due(at(6)), [(device, expiry(2))]);
         assert!(alarms.take_due(at(4000)).is_empty());
+    }
+
+    #[test]
+    fn an_alarm_that_is_tried_again_does_not_replace_a_newer_one() {
+        let device = ClientId::parse("a").expect("id");
+        let mut alarms = Alarms::new(at(0));
+        alarms.set(device.clone(), at(5), expiry(2));
+        alarms.set_again(device.clone(), at(1), expiry(1));
+        assert_eq!(alarms.take_due(at(10)), [(device.clone(), expiry(2))]);
+        alarms.set_again(device.clone(), at(11), expiry(1));
+        assert_eq!(alarms.take_due(at(12)), [(device, expiry(1))]);
     }
 }

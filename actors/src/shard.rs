@@ -155,6 +155,12 @@ impl Shard {
         self.alarms.lock().set(device.clone(), at, alarm);
     }
 
+    /// Sets an alarm again that could not be heard.
+    pub(crate) fn alarm_again(&self, device: &ClientId, after: Duration, alarm: Alarm) {
+        let at = self.common.clock.tick() + after;
+        self.alarms.lock().set_again(device.clone(), at, alarm);
+    }
+
     /// The alarms that are due.
     pub(crate) fn due(&self, now: Tick) -> Vec<(ClientId, Alarm)> {
         self.alarms.lock().take_due(now)
@@ -164,7 +170,7 @@ impl Shard {
     /// taken back, since it may have been another node's to change.
     pub(crate) fn begin_recovery(&self) -> Vec<Arc<Slot>> {
         self.recovered.store(0, Ordering::Release);
-        *self.alarms.lock() = Alarms::new(self.common.clock.tick());
+        self.alarms.lock().begin_anew(self.common.clock.tick());
         let slots = self.slots_after(None, usize::MAX);
         for slot in &slots {
             self.common.census.moved(slot.clear(), None);

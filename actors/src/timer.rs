@@ -100,10 +100,10 @@ pub(crate) fn send(shard: &Arc<Shard>, device: &ClientId, alarm: Alarm) {
 
 /// Sets an alarm again whose input was refused, if it is worth it.
 pub(crate) fn retry(shard: &Shard, device: &ClientId, alarm: Alarm, why: Refused) {
-    // The end of a session is known to nobody but us, so it outlives even a quarantine.
-    let is_end = matches!(alarm, Alarm::Ended(_)) && why == Refused::Quarantined;
+    // The end of a session is known to nobody but us, so it outlives a quarantine and a change of term.
+    let is_end = matches!(alarm, Alarm::Ended(_)) && why != Refused::Stopping;
     if why.passes() || is_end {
-        shard.alarm(device, RETRY, alarm);
+        shard.alarm_again(device, RETRY, alarm);
     }
 }
 

@@ -339,3 +339,49 @@ async fn a_session_that_expires_takes_its_rows_with_it() {
         .expect("admitted");
     assert!(!opened.session_present);
 }
+
+#[tokio::test]
+async fn an_end_survives_a_change_of_term() {
+    let world = World::new(quick()).await;
+    let opened = world
+        .fleet
+        .connect(&client("d"), hello(None))
+        .await
+        .expect("admitted");
+    let shard = umbel_core::ids::ShardId::of("d", 4);
+    world.ledger.set_term(shard, None);
+    let reason = DisconnectReason::ConnectionLost;
+    let refused = world
+        .fleet
+        .disconnect(&client("d"), opened.epoch, reason, None, false)
+        .await;
+    assert_eq!(refused, Err(Refused::NotOwner));
+    world.ledger.set_term(shard, Some(umbel_core::ids::Term(7)));
+    eventually("the end is recorded", || {
+        world.clock.advance(Duration::from_millis(100));
+        let view = world.fleet.device(&device("d"));
+        view.is_ok_and(|view| view.expect("known").record.presence == Presence::Offline)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_that_stayed_connected_through_a_change_of_term_stays_online() {
+    let world = World::new(quick()).await;
+    world
+        .fleet
+        .connect(&client("d"), hello(Some(will("w", 0))))
+        .await
+        .expect("admitted");
+    let shard = umbel_core::ids::ShardId::of("d", 4);
+    world.ledger.set_term(shard, Some(umbel_core::ids::Term(7)));
+    eventually("the shard serves again", || {
+        world.fleet.device(&device("d")).is_ok()
+    })
+    .await;
+    world.clock.advance(Duration::from_mins(2));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(presence(&world, "d"), Presence::Online);
+    assert_eq!(world.fleet.counts().devices.online, 1);
+    assert!(!world.outbox.topics().contains(&"w".to_owned()));
+}
