@@ -287,6 +287,23 @@ fn a_body_beyond_our_limits_still_gets_its_token_back() {
 }
 
 #[test]
+fn a_body_nested_to_the_sky_is_refused_without_recursion() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+        let depth = 128 * 1024 / open.len() / 2 - 64;
+        let sky = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+        let body = format!(r#"{{"state":{{"desired":{{"a":{sky}}}}},"clientToken":"t"}}"#);
+        let heard = Thing::new().ask(Verb::Update, body);
+        let refused = heard.get("update/rejected");
+        assert_eq!(
+            (&refused["code"], &refused["clientToken"]),
+            (&json!(400), &json!("t"))
+        );
+        let unclosed = open.repeat(depth);
+        assert_eq!(Thing::new().refused(Verb::Update, unclosed).0, 400);
+    }
+}
+
+#[test]
 fn a_body_that_is_no_json_is_answered_without_token() {
     let heard = Thing::new().ask(Verb::Update, r#"{"clientToken":"abc""#);
     assert!(heard.get("update/rejected").get("clientToken").is_none());
@@ -635,6 +652,18 @@ fn errors_have_the_texts_that_clients_know() {
             (400, message.to_owned()),
             "{body}"
         );
+    }
+}
+
+#[test]
+fn errors_decided_elsewhere_have_their_texts() {
+    for (error, code, message) in [
+        (ShadowError::unauthorized(), 401, "Unauthorized"),
+        (ShadowError::forbidden(), 403, "Forbidden"),
+        (ShadowError::thing_not_found(), 404, "Thing not found"),
+        (ShadowError::internal(), 500, "Internal service failure"),
+    ] {
+        assert_eq!((error.code, error.message.as_str()), (code, message));
     }
 }
 
