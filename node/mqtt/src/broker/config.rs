@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use umbel_core::{message::Qos, topic};
 
-use super::outbound::Bounds;
+use super::delivery::Bounds;
 
 /// Bounds and switches of the broker. Every one is a promise about memory, storage or time.
 #[derive(Clone, Debug)]

@@ -30,7 +30,8 @@ use crate::peer::ListenerId;
 
 use super::{
     backfill::{Backfill, Cursor},
-    outbound::{Bounds, Delivery, Offered, Outbound, cost},
+    delivery::{Bounds, Delivery, cost},
+    outbound::{Offered, Outbound},
     ticket::Pending,
 };
 

@@ -10,6 +10,7 @@ mod admin;
 mod backfill;
 mod config;
 mod connect;
+mod delivery;
 mod direct;
 mod durable;
 mod fleet;
@@ -39,9 +40,10 @@ use umbel_storage::Ledger;
 
 pub use admin::{ClientView, ConnectionView, Kick, PublishRefused, RetainedPage, SubscriptionView};
 pub use config::Config;
+pub(crate) use delivery::{Delivery as Queued, packet_id};
 pub use fleet::{End, FleetError, FleetPort, Opened, Pulse};
 pub(crate) use mailbox::{Eviction, Inbound, Mailbox, Options, State};
-pub(crate) use outbound::{Acknowledged, Delivery as Queued, Outbound, packet_id};
+pub(crate) use outbound::{Acknowledged, Outbound};
 pub use recover::Recovered;
 pub(crate) use subscribe::Asked;
 pub(crate) use ticket::{Outcome, Pending, Ticket};
@@ -49,7 +51,7 @@ pub(crate) use ticket::{Outcome, Pending, Ticket};
 /// See the module.
 pub struct Broker {
     config: Config,
-    bounds: outbound::Bounds,
+    bounds: delivery::Bounds,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
     fleet: OnceLock<Arc<dyn FleetPort>>,

@@ -6,10 +6,10 @@ use umbel_core::message::Message;
 
 use super::{
     Broker,
+    delivery::Delivery,
     durable::Batch,
     mailbox::Delivered,
     metrics::{self, Drop},
-    outbound::Delivery,
     retained::Full,
     router::Receiver,
     rows,

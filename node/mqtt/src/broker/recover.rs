@@ -10,8 +10,9 @@ use umbel_storage::{Pairs, ReadError, Table};
 
 use super::{
     Broker,
+    delivery::{Delivery, cost},
     mailbox::{Inbound, Mailbox},
-    outbound::{Delivery, Outbound, cost},
+    outbound::Outbound,
     rows,
 };
 

@@ -14,7 +14,7 @@ use umbel_core::{
 };
 use umbel_storage::{Ledger, Receipt, Refusal, Table, Write};
 
-use super::{outbound::cost, rows};
+use super::{delivery::cost, rows};
 
 /// Topics looked at in one step of a scan, matching or not: a wildcard may look at many and find none.
 const SCAN_STEPS: usize = 2_000;

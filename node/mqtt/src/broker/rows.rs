@@ -11,7 +11,7 @@ use umbel_core::{
 };
 use umbel_storage::codec::{self, CodecError};
 
-use super::{mailbox::Options, outbound::Delivery};
+use super::{delivery::Delivery, mailbox::Options};
 
 const FORMAT: u8 = 1;
 

@@ -12,9 +12,9 @@ use umbel_storage::{Table, Write};
 
 use super::{
     Broker,
+    delivery::Delivery,
     durable::Batch,
     mailbox::{Mailbox, Options, State},
-    outbound::Delivery,
     rows,
     ticket::{Outcome, Pending},
 };

@@ -8,6 +8,8 @@
 
 mod authorize;
 mod durable;
+mod fleet;
+mod outbound;
 mod properties;
 mod quality;
 mod retained;

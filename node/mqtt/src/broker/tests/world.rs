@@ -287,23 +287,7 @@ impl World {
             policy,
             client,
         };
-        let peer = Peer {
-            address: "192.0.2.1:1883".parse().expect("an address"),
-            listener: ListenerId::new("test"),
-            transport: Transport::Tcp,
-            certificates: None,
-        };
-        let version = hello.connect.version;
-        let limit = hello.connect.maximum_packet_size;
-        let (session, answer) = self.broker.connect(hello.connect, identity, peer).await?;
-        let out = Outgoing::new(version, limit, true);
-        Ok(Client {
-            session: Some(session),
-            answer,
-            out,
-            version,
-            next_id: 0,
-        })
+        connect_to(&self.broker, hello, identity).await
     }
 
     /// Work that was started on tasks gets its turns.
@@ -312,6 +296,31 @@ impl World {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Connects a client whose identity was established.
+pub(super) async fn connect_to(
+    broker: &Arc<Broker>,
+    hello: Hello,
+    identity: Identity,
+) -> Result<Client, ConnAck> {
+    let peer = Peer {
+        address: "192.0.2.1:1883".parse().expect("an address"),
+        listener: ListenerId::new("test"),
+        transport: Transport::Tcp,
+        certificates: None,
+    };
+    let version = hello.connect.version;
+    let limit = hello.connect.maximum_packet_size;
+    let (session, answer) = broker.connect(hello.connect, identity, peer).await?;
+    let out = Outgoing::new(version, limit, true);
+    Ok(Client {
+        session: Some(session),
+        answer,
+        out,
+        version,
+        next_id: 0,
+    })
 }
 
 pub(super) struct Hello {
