@@ -71,15 +71,14 @@ impl MemoryLog {
         self.0.lock().full = full;
     }
 
-    fn change(&self, group: GroupId, done: Done, change: impl FnOnce(&mut Group)) {
+    fn change(&self, group: GroupId, done: Done, change: impl Fn(&mut Group)) {
         let mut inner = self.0.lock();
         change(inner.groups.entry(group).or_default());
         if inner.holding {
             inner.waiting.push_back(done);
             return;
         }
-        let now = inner.groups.get(&group).cloned().unwrap_or_default();
-        inner.durable.insert(group, now);
+        change(inner.durable.entry(group).or_default());
         drop(inner);
         done(Ok(()));
     }
@@ -127,7 +126,9 @@ impl GroupLog for MemoryLog {
         if self.0.lock().full {
             return done(Err(LogError::Full));
         }
-        self.change(group, done, |group| group.entries.extend(entries));
+        self.change(group, done, |group| {
+            group.entries.extend(entries.iter().cloned());
+        });
     }
 
     fn truncate(&self, group: GroupId, since: u64, done: Done) {
@@ -139,7 +140,7 @@ impl GroupLog for MemoryLog {
     fn purge(&self, group: GroupId, upto: u64, purged: Bytes, done: Done) {
         self.change(group, done, |group| {
             group.entries = group.entries.split_off(&(upto + 1));
-            group.metas.insert(Meta::Purged, purged);
+            group.metas.insert(Meta::Purged, purged.clone());
         });
     }
 
@@ -153,7 +154,7 @@ impl GroupLog for MemoryLog {
 
     fn set_meta(&self, group: GroupId, key: Meta, value: Bytes, done: Done) {
         self.change(group, done, |group| {
-            group.metas.insert(key, value);
+            group.metas.insert(key, value.clone());
         });
     }
 
