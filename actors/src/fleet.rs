@@ -65,6 +65,13 @@ pub struct Counts {
     pub quarantined: usize,
 }
 
+impl Pulse {
+    /// Notes a sign of life: one store, nobody is woken.
+    pub fn touch(&self, now: Tick) {
+        self.0.touch(now);
+    }
+}
+
 impl Fleet {
     /// Reads what is stored, marks sessions that were connected as stale and schedules what is due. Shards that
     /// come to this node later are recovered by the clockwork.
@@ -147,7 +154,7 @@ impl Fleet {
         reason = "the verb belongs to the fleet, whoever keeps the number"
     )]
     pub fn touch(&self, pulse: &Pulse, now: Tick) {
-        pulse.0.touch(now);
+        pulse.touch(now);
     }
 
     /// Works on a shadow request. It is admitted and in order at the first poll. Answers over MQTT, refusals

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use umbel_core::device::{DisconnectReason, Presence};
 
 use super::{World, client, device, eventually, hello, quick, version};
-use crate::{Config, Delivery, FleetEventKind, Refused};
+use crate::{Config, Delivery, FleetEventKind, Refused, supervise::RestartPolicy};
 
 const UPDATE: &str = r#"{"state":{"reported":{"n":1}}}"#;
 
@@ -191,4 +191,56 @@ async fn a_shard_whose_supervisor_dies_gets_another() {
         );
     };
     assert!(version(&reply.expect("served")) >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_permit_is_lost_and_no_version_told_twice_while_actors_crash_under_load() {
+    const DEVICES: usize = 12;
+    let calls = AtomicU64::new(0);
+    let fail_point = move |_: &umbel_core::ids::ClientId| {
+        assert!(
+            !calls.fetch_add(1, Ordering::SeqCst).is_multiple_of(97),
+            "poisoned by a test"
+        );
+    };
+    let restart = RestartPolicy {
+        strikes_max: usize::MAX,
+        ..RestartPolicy::default()
+    };
+    let config = Config {
+        fail_point: Some(Arc::new(fail_point)),
+        restart,
+        ..quick()
+    };
+    let world = Arc::new(World::new(config).await);
+    let tasks = (0..8).map(|task| {
+        let world = Arc::clone(&world);
+        tokio::spawn(async move {
+            let mut told = Vec::new();
+            for round in 0..200 {
+                let number = (round * 5 + task) % DEVICES;
+                world.clock.advance(Duration::from_millis(20));
+                match world.update(&format!("d{number}"), UPDATE).await {
+                    Ok(reply) => told.push((number, version(&reply))),
+                    Err(Refused::Restarting) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+            told
+        })
+    });
+    let mut told = Vec::new();
+    for task in futures_util::future::join_all(tasks).await {
+        told.extend(task.expect("no panic outside the actors"));
+    }
+    let count = told.len();
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told.len(), count, "each version is told once");
+    assert!(count > 400, "most were served: {count}");
+    eventually("all sleep and hold no permit", || {
+        world.clock.advance(Duration::from_secs(1));
+        world.fleet.counts().awake == 0 && world.fleet.common.in_flight.taken() == 0
+    })
+    .await;
 }

@@ -173,6 +173,7 @@ async fn nothing_is_lost_while_actors_sleep_and_wake_under_load() {
     }
     world.clock.advance(Duration::from_secs(1));
     eventually("all sleep", || world.fleet.counts().awake == 0).await;
+    assert_eq!(world.fleet.common.in_flight.taken(), 0);
 }
 
 #[test]
