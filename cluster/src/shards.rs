@@ -158,7 +158,12 @@ impl Shards {
         for group in self.each.iter().filter_map(|shard| shard.group()) {
             stopping.spawn(async move { group.shutdown().await });
         }
-        while stopping.join_next().await.is_some() {}
+        let stopped = tokio::time::timeout(DRAIN_MAX, async {
+            while stopping.join_next().await.is_some() {}
+        });
+        if stopped.await.is_err() {
+            tracing::warn!("some groups do not stop: the disk does not answer");
+        }
         self.keep_state().await;
     }
 

@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -29,6 +26,7 @@ use crate::{
         log_store::LogStore,
         machine::{Machine, Progress},
         network::NoPeers,
+        recent::Common,
         recover::{self, Checkpoint},
         state_machine::StateMachine,
         types::{self, Payload, Types, Verdict},
@@ -59,8 +57,7 @@ pub(crate) struct Group {
     log: Arc<dyn GroupLog>,
     /// Whether this node needs nobody's vote.
     alone: bool,
-    /// How often entries were removed because another leader's took their place.
-    truncations: Arc<AtomicU64>,
+    common: Arc<Common>,
 }
 
 impl Group {
@@ -82,7 +79,7 @@ impl Group {
                 .map_err(|error| Damage::new(format!("recovery ended: {error}")))??
         };
         let machine = Arc::new(machine);
-        let truncations = store.truncations();
+        let common = store.common();
         let raft = Raft::new(
             node,
             Arc::new(settings(shard, &config)),
@@ -102,7 +99,7 @@ impl Group {
             server,
             log,
             alone,
-            truncations,
+            common,
         };
         group.rise().await?;
         Ok(group)
@@ -166,7 +163,7 @@ impl Group {
 
     /// Commits a batch and applies it. At most one call at a time, so that a batch never waits in openraft.
     pub(crate) async fn commit(&self, batch: Bytes) -> Result<(), Refusal> {
-        let truncations = self.truncations.load(Ordering::Acquire);
+        let truncations = self.common.truncations.load(Ordering::Acquire);
         match self.raft.client_write(Payload(batch)).await {
             Ok(response) => match response.data {
                 Verdict::Applied => Ok(()),
@@ -175,7 +172,7 @@ impl Group {
             // The same answer for "never appended" and "appended, and removed by the next leader". A removed
             // entry may still be on another node and commit there, if that leader falls in turn.
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))
-                if self.truncations.load(Ordering::Acquire) == truncations =>
+                if self.common.truncations.load(Ordering::Acquire) == truncations =>
             {
                 Err(Refusal::NotOwner)
             },
@@ -263,6 +260,7 @@ impl Group {
 
     /// Stops the group. What is in flight is answered [`Refusal::Unknown`].
     pub(crate) async fn shutdown(&self) {
+        self.common.stopping.store(true, Ordering::Release);
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(shard = self.id.0, %error, "group ended badly");
         }
@@ -283,8 +281,13 @@ fn open(
     if sole_voter {
         store.trust_whole_log();
     }
-    let recent = store.recent();
-    let machine = Machine::new(shard, state, recent, recovered.applied, recovered.snapshot)?;
+    let machine = Machine::new(
+        shard,
+        state,
+        store.common(),
+        recovered.applied,
+        recovered.snapshot,
+    )?;
     Ok((store, machine, sole_voter))
 }
 

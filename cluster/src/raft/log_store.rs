@@ -7,10 +7,7 @@
 use std::{
     fmt::Debug,
     ops::RangeBounds,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -19,13 +16,12 @@ use openraft::{
     AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError, Vote,
     storage::{LogFlushed, RaftLogStorage},
 };
-use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use umbel_storage::log::{Done, GroupId, GroupLog, LogError, Meta};
 
 use crate::raft::{
     Damage, Fatal,
-    recent::Recent,
+    recent::Common,
     types::{self, Entry, Id, StorageError, Types},
 };
 
@@ -42,12 +38,11 @@ pub(crate) struct LogStore {
     node: u64,
     log: Arc<dyn GroupLog>,
     fatal: Fatal,
-    recent: Arc<Mutex<Recent>>,
+    common: Arc<Common>,
     purged: Option<Id>,
     last: Option<Id>,
     /// Known to be committed when the log was opened.
     committed: Option<Id>,
-    truncations: Arc<AtomicU64>,
 }
 
 impl LogStore {
@@ -68,11 +63,10 @@ impl LogStore {
             node,
             log,
             fatal,
-            recent: Arc::default(),
+            common: Arc::default(),
             purged,
             last: purged,
             committed: None,
-            truncations: Arc::default(),
         };
         let range = store.log.range(group);
         if let (Some(purged), false) = (purged, range.is_empty())
@@ -89,14 +83,9 @@ impl LogStore {
         Ok(store)
     }
 
-    /// What the state machine clears when it has applied.
-    pub(crate) fn recent(&self) -> Arc<Mutex<Recent>> {
-        Arc::clone(&self.recent)
-    }
-
-    /// Counts removals of entries in favour of another leader's.
-    pub(crate) fn truncations(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.truncations)
+    /// What the group and its state machine share with the log.
+    pub(crate) fn common(&self) -> Arc<Common> {
+        Arc::clone(&self.common)
     }
 
     /// Says that every entry now in the log is committed, so that openraft applies them in small portions before
@@ -143,7 +132,7 @@ impl LogStore {
         if start >= end {
             return Ok(Vec::new());
         }
-        let recent = self.recent.lock().get(start, end);
+        let recent = self.common.recent.lock().get(start, end);
         if let Some(found) = recent {
             return Ok(found);
         }
@@ -181,7 +170,9 @@ impl LogStore {
                 .await
                 .unwrap_or_else(|_| Err(LogError::Failed("the log dropped a request".to_owned())));
             match outcome {
-                Err(LogError::Full) => tokio::time::sleep(FULL_RETRY).await,
+                Err(LogError::Full) if !self.common.stopping.load(Ordering::Acquire) => {
+                    tokio::time::sleep(FULL_RETRY).await;
+                },
                 Err(LogError::Failed(detail)) => {
                     (self.fatal)(format!("shard {}: the log failed: {detail}", self.group));
                     return Err(LogError::Failed(detail));
@@ -230,7 +221,7 @@ impl RaftLogReader<Types> for LogStore {
         start: u64,
         end: u64,
     ) -> Result<Vec<Entry>, StorageError> {
-        let recent = self.recent.lock().get(start, end);
+        let recent = self.common.recent.lock().get(start, end);
         if let Some(found) = recent {
             return Ok(found);
         }
@@ -304,7 +295,7 @@ impl RaftLogStorage<Types> for LogStore {
         let mut encoded = Vec::new();
         let mut last = self.last;
         {
-            let mut recent = self.recent.lock();
+            let mut recent = self.common.recent.lock();
             for entry in entries {
                 let bytes = types::encode_entry(&entry).map_err(|error| write_error(&error))?;
                 encoded.push((entry.log_id.index, Bytes::from(bytes)));
@@ -324,15 +315,15 @@ impl RaftLogStorage<Types> for LogStore {
                 Ok(())
             },
             Err(error) => {
-                self.recent.lock().clear();
+                self.common.recent.lock().clear();
                 Err(write_error(&error))
             },
         }
     }
 
     async fn truncate(&mut self, log_id: Id) -> Result<(), StorageError> {
-        self.truncations.fetch_add(1, Ordering::AcqRel);
-        self.recent.lock().clear();
+        self.common.truncations.fetch_add(1, Ordering::AcqRel);
+        self.common.recent.lock().clear();
         self.durably(|log, done| log.truncate(self.group, log_id.index, done))
             .await
             .map_err(|error| write_error(&error))?;
@@ -350,7 +341,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, log_id: Id) -> Result<(), StorageError> {
         let mark = Bytes::from(types::encode_id(&log_id).map_err(|error| write_error(&error))?);
-        self.recent.lock().applied(log_id.index);
+        self.common.recent.lock().applied(log_id.index);
         self.durably(|log, done| log.purge(self.group, log_id.index, mark.clone(), done))
             .await
             .map_err(|error| write_error(&error))?;

@@ -20,7 +20,7 @@ use umbel_storage::{
 
 use crate::raft::{
     Damage,
-    recent::Recent,
+    recent::Common,
     types::{self, Applied, Id},
 };
 
@@ -36,7 +36,7 @@ pub(super) type StoredSnapshot = (SnapshotMeta<u64, openraft::EmptyNode>, Snapsh
 pub(crate) struct Machine {
     pub(super) shard: ShardId,
     pub(super) state: Arc<dyn State>,
-    recent: Arc<Mutex<Recent>>,
+    common: Arc<Common>,
     /// Held while rows change, and while a snapshot needs them not to.
     pub(super) applied: AsyncMutex<Applied>,
     /// [`types::owner_term`] of the last applied entry.
@@ -68,7 +68,7 @@ impl Machine {
     pub(crate) fn new(
         shard: ShardId,
         state: Arc<dyn State>,
-        recent: Arc<Mutex<Recent>>,
+        common: Arc<Common>,
         applied: Applied,
         snapshot: Option<Snapshot>,
     ) -> Result<Self, Damage> {
@@ -78,7 +78,7 @@ impl Machine {
         let machine = Self {
             shard,
             state,
-            recent,
+            common,
             applied_term: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
             fresh_bytes: AtomicU64::new(0),
@@ -166,7 +166,7 @@ impl Machine {
             self.applied_index.store(id.index, Ordering::Release);
             self.applied_term
                 .store(types::owner_term(id.leader_id), Ordering::Release);
-            self.recent.lock().applied(id.index);
+            self.common.recent.lock().applied(id.index);
         }
     }
 
@@ -205,7 +205,9 @@ impl Machine {
                     .await
             };
             match outcome {
-                Err(StateError::Full) => tokio::time::sleep(FULL_RETRY).await,
+                Err(StateError::Full) if !self.common.stopping.load(Ordering::Acquire) => {
+                    tokio::time::sleep(FULL_RETRY).await;
+                },
                 done => return done,
             }
         }

@@ -1,10 +1,25 @@
-//! Entries between append and apply.
+//! What a group's log shares with its state machine and its owner.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicBool, AtomicU64},
+};
 
 use openraft::EntryPayload;
+use parking_lot::Mutex;
 
 use crate::raft::types::{Entry, Payload};
+
+/// Shared between the log, the state machine and the owner of a group.
+#[derive(Debug, Default)]
+pub(crate) struct Common {
+    /// Entries between append and apply.
+    pub(crate) recent: Mutex<Recent>,
+    /// How often entries were removed because another leader's took their place.
+    pub(crate) truncations: AtomicU64,
+    /// The group is being stopped: whoever waits for room on a full disk gives up.
+    pub(crate) stopping: AtomicBool,
+}
 
 /// Most entries kept in memory between append and apply. One is in flight per group when this node owns it.
 const RECENT_ENTRIES_MAX: usize = 16;

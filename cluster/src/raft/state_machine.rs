@@ -86,8 +86,11 @@ impl StateMachine {
     async fn flush(&self, applied: &Applied, pending: Pending) -> Result<(), Damage> {
         if let Err(error) = self.0.write(applied, pending.writes).await {
             let damage = Damage::new(format!("apply: {error}"));
-            // The log is whole, so this can be mended: the keeper rebuilds shards that the state calls damaged.
-            self.0.state.quarantine(self.0.shard, &damage.to_string());
+            // The log is whole, so this can be mended: the keeper rebuilds shards that the state calls damaged. A
+            // full disk is no damage; it ends the waiting only when the group is being stopped.
+            if !matches!(error, StateError::Full) {
+                self.0.state.quarantine(self.0.shard, &damage.to_string());
+            }
             return Err(damage);
         }
         self.0.publish(applied.id);

@@ -36,7 +36,7 @@ fn build(log: Arc<dyn GroupLog>, state: Arc<dyn State>) -> (LogStore, StateMachi
     let fatal = Arc::new(|message| panic!("{message}"));
     let store = LogStore::open(GroupId(3), 0, log, fatal).expect("an empty log opens");
     let machine =
-        Machine::new(ShardId(3), state, store.recent(), Applied::default(), None).expect("machine");
+        Machine::new(ShardId(3), state, store.common(), Applied::default(), None).expect("machine");
     (store, StateMachine(Arc::new(machine)))
 }
 

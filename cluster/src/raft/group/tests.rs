@@ -403,6 +403,26 @@ async fn an_append_on_a_full_disk_waits_and_the_group_lives_on() {
     assert!(node.row("a").is_some(), "what waited was written");
 }
 
+#[tokio::test]
+async fn a_group_that_waits_for_room_can_be_stopped() {
+    let node = Node::new();
+    let group = node.start().await;
+    let term = group.term().expect("owned").0;
+    node.log.set_full(true);
+    let (outcome, ()) = timeout(PATIENCE, async {
+        tokio::join!(group.commit(batch(term, "a")), async {
+            tokio::task::yield_now().await;
+            group.shutdown().await;
+        })
+    })
+    .await
+    .expect("in time");
+    assert_eq!(outcome, Err(Refusal::Unknown));
+    assert_eq!(node.row("a"), None);
+    node.log.set_full(false);
+    write(&node.start().await, "b").await;
+}
+
 /// A log whose syncs fail once it is told to.
 struct FailingLog {
     log: MemoryLog,
