@@ -5,8 +5,9 @@ use std::{
     fs::File,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -40,6 +41,9 @@ use crate::{
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Longest pause after accept failed.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Stands for clients whose address was not looked at.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 const TOO_MANY: &str = "too many without a connect";
 
@@ -101,13 +105,16 @@ impl<G: Gate> Loop<G> {
                     self.admit(stream, address);
                 },
                 Err(error) => {
+                    if is_of_the_peer(&error) {
+                        continue;
+                    }
                     if is_exhausted(&error) {
                         self.edge.counters.accept_exhausted.increment(1);
-                        reserve.refuse_one(&listener);
-                        let nobody = IpAddr::from([0; 4]);
-                        self.edge.refuse(Refusal::NoFiles, nobody, &error);
-                    } else if is_of_the_peer(&error) {
-                        continue;
+                        for _ in 0..reserve.refuse_some(&listener) {
+                            self.edge.refuse(Refusal::NoFiles, NOBODY, &error);
+                        }
+                    } else {
+                        tracing::warn!(%error, listener = %self.config.id, "accept failed");
                     }
                     // The error stays until files are free again: without a pause this would spin.
                     tokio::select! {
@@ -290,22 +297,32 @@ fn certificates_of<S>(stream: &TlsStream<S>) -> Option<Arc<[CertificateDer<'stat
     stream.get_ref().1.peer_certificates().map(Arc::from)
 }
 
-/// A file kept for the moment when there is none left: closing it makes room to take one connection from the queue
-/// and close it, so that the client is told and the queue does not stand still.
+/// A file kept for the moment when there is none left: closing it makes room to take connections from the queue and
+/// close them, so that clients are told and the queue does not stand still.
 struct Reserve(Option<File>);
 
 impl Reserve {
+    /// Most connections refused before the next pause.
+    const REFUSED_MAX: usize = 32;
+
     fn new() -> Self {
         Self(File::open("/dev/null").ok())
     }
 
-    fn refuse_one(&mut self, listener: &TcpListener) {
+    /// Refuses some of those who wait and says how many.
+    fn refuse_some(&mut self, listener: &TcpListener) -> usize {
         self.0 = None;
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        if let std::task::Poll::Ready(Ok((stream, _))) = listener.poll_accept(&mut cx) {
-            drop(stream);
-        }
-        self.0 = File::open("/dev/null").ok();
+        let mut cx = Context::from_waker(Waker::noop());
+        let accepted = std::iter::from_fn(|| match listener.poll_accept(&mut cx) {
+            Poll::Ready(Ok((stream, _))) => {
+                drop(stream);
+                Some(())
+            },
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        });
+        let refused = accepted.take(Self::REFUSED_MAX).count();
+        *self = Self::new();
+        refused
     }
 }
 

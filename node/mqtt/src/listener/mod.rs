@@ -5,6 +5,9 @@ mod config;
 mod half_open;
 mod registry;
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use thiserror::Error;
