@@ -78,6 +78,9 @@ fn campaign(steps: usize) -> (u32, u32) {
     let expected = filled(&live, 300);
     let file = |dir: &Path| dir.join("sled").join("db");
     let bytes = fs::read(file(&live)).expect("readable");
+    let control = home.path().join("control");
+    copy(&live, &control);
+    assert_eq!(judge(&control, &expected, "control"), usize::from(SHARDS), "nothing was damaged");
     let (mut damages, mut hurt) = (0, 0);
     for step in 0..steps {
         let at = (bytes.len() * step / steps + step * 13) % bytes.len();
