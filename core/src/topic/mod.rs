@@ -10,13 +10,16 @@ pub mod aws;
 mod children;
 mod filter;
 mod group;
+mod levels;
 mod name;
 mod retained;
 mod small_map;
+mod subscribers;
 mod trie;
 
 pub use filter::{Filter, matches};
 pub use group::Group;
 pub use name::{LEVELS_MAX, Limits, TopicError, TopicName, check_name};
 pub use retained::{RetainedIndex, ScanLimit};
-pub use trie::{Match, Trie};
+pub use subscribers::Match;
+pub use trie::Trie;

@@ -10,13 +10,12 @@
 //! the cost is bounded by the nodes those filters created, levels × filters, and the bounds on levels
 //! ([`LEVELS_MAX`](super::LEVELS_MAX)) and on filters per session keep one client's share small.
 
-use memchr::memchr;
-
 use super::{
     children::Children,
     filter::Filter,
-    group::{Group, mix},
-    small_map::{SmallMap, insert_tight},
+    group::mix,
+    levels::{behind, literal_run, shared_levels, split_level},
+    subscribers::{Entries, Match, Subscribers, remove_from},
 };
 
 /// Subscriptions by filter. `K` names a subscriber, `V` is what it asked for.
@@ -25,15 +24,6 @@ pub struct Trie<K, V> {
     root: Node<K, V>,
     filters: usize,
     subscribers: usize,
-}
-
-/// What a topic hits.
-#[derive(Debug)]
-pub enum Match<'a, K, V> {
-    /// A subscriber of its own.
-    Direct(&'a K, &'a V),
-    /// A shared group: one member gets the message, see [`Group::pick`].
-    Shared(&'a Group<K, V>),
 }
 
 #[derive(Clone, Debug)]
@@ -47,16 +37,6 @@ struct Node<K, V> {
     here: Entries<K, V>,
     /// Subscribers of that filter followed by `/#`.
     below: Entries<K, V>,
-}
-
-/// Boxed because most nodes have neither kind.
-type Entries<K, V> = Option<Box<Subscribers<K, V>>>;
-
-#[derive(Clone, Debug)]
-struct Subscribers<K, V> {
-    direct: SmallMap<K, V>,
-    /// Sorted by name.
-    groups: Vec<Group<K, V>>,
 }
 
 impl<K: Ord, V> Default for Trie<K, V> {
@@ -115,25 +95,13 @@ impl<K: Ord, V> Trie<K, V> {
     /// What a subscriber asked for with exactly this filter.
     pub fn get(&self, filter: &Filter, key: &K) -> Option<&V> {
         let subscribers = self.root.entries(Some(filter.pattern()))?;
-        match filter.group() {
-            None => subscribers.direct.get(key),
-            Some(name) => subscribers
-                .groups
-                .get(subscribers.group_at(name).ok()?)?
-                .get(key),
-        }
+        subscribers.get(filter.group(), key)
     }
 
     /// As [`Trie::get`], to change it in place.
     pub fn get_mut(&mut self, filter: &Filter, key: &K) -> Option<&mut V> {
         let subscribers = self.root.entries_mut(Some(filter.pattern()))?;
-        match filter.group() {
-            None => subscribers.direct.get_mut(key),
-            Some(name) => {
-                let at = subscribers.group_at(name).ok()?;
-                subscribers.groups.get_mut(at)?.get_mut(key)
-            },
-        }
+        subscribers.get_mut(filter.group(), key)
     }
 
     /// Visits every subscription that matches a topic name, once each: a subscriber with overlapping filters is
@@ -347,119 +315,6 @@ impl<K: Ord, V> Node<K, V> {
             rest.strip_prefix('/').map(Some)
         }
     }
-}
-
-impl<K: Ord, V> Default for Subscribers<K, V> {
-    fn default() -> Self {
-        Self {
-            direct: SmallMap::default(),
-            groups: Vec::new(),
-        }
-    }
-}
-
-impl<K: Ord, V> Subscribers<K, V> {
-    fn visit<'a>(&'a self, visit: &mut impl FnMut(Match<'a, K, V>)) {
-        self.direct
-            .for_each(|key, value| visit(Match::Direct(key, value)));
-        self.groups
-            .iter()
-            .for_each(|group| visit(Match::Shared(group)));
-    }
-
-    /// The value replaced, and whether this is the first subscriber of the filter and group.
-    fn insert(&mut self, group: Option<&str>, key: K, value: V) -> (Option<V>, bool) {
-        let Some(name) = group else {
-            let first = self.direct.is_empty();
-            return (self.direct.insert(key, value), first);
-        };
-        let at = self.group_at(name);
-        if let Err(at) = at {
-            insert_tight(&mut self.groups, at, Group::new(name));
-        }
-        let old = self
-            .groups
-            .get_mut(at.unwrap_or_else(|at| at))
-            .and_then(|group| group.insert(key, value));
-        (old, at.is_err())
-    }
-
-    /// The value removed, and whether it was the last of the filter and group.
-    fn remove(&mut self, group: Option<&str>, key: &K) -> Option<(V, bool)> {
-        let Some(name) = group else {
-            let value = self.direct.remove(key)?;
-            return Some((value, self.direct.is_empty()));
-        };
-        let at = self.group_at(name).ok()?;
-        let group = self.groups.get_mut(at)?;
-        let value = group.remove(key)?;
-        let last = group.is_empty();
-        if last {
-            self.groups.remove(at);
-        }
-        Some((value, last))
-    }
-
-    fn group_at(&self, name: &str) -> Result<usize, usize> {
-        self.groups.binary_search_by(|group| group.name().cmp(name))
-    }
-}
-
-fn remove_from<K: Ord, V>(
-    entries: &mut Entries<K, V>,
-    group: Option<&str>,
-    key: &K,
-) -> Option<(V, bool)> {
-    let subscribers = entries.as_mut()?;
-    let removed = subscribers.remove(group, key)?;
-    if subscribers.direct.is_empty() && subscribers.groups.is_empty() {
-        *entries = None;
-    }
-    Some(removed)
-}
-
-/// The first level, and the rest with its leading slash.
-fn split_level(text: &str) -> (&str, &str) {
-    let end = memchr(b'/', text.as_bytes()).unwrap_or(text.len());
-    text.split_at_checked(end).unwrap_or((text, ""))
-}
-
-/// A rest without its leading slash; `None` when there is no further level.
-fn behind(rest: &str) -> Option<&str> {
-    rest.strip_prefix('/')
-}
-
-/// The levels at the front of a rest that are no wildcards, slashes included.
-fn literal_run(rest: &str) -> &str {
-    let mut end = 0;
-    let mut left = rest;
-    while let Some(text) = behind(left) {
-        let (level, after) = split_level(text);
-        if matches!(level, "+" | "#") {
-            break;
-        }
-        end += 1 + level.len();
-        left = after;
-    }
-    rest.get(..end).unwrap_or_default()
-}
-
-/// How many bytes two rests have in common, in whole levels.
-fn shared_levels(one: &str, other: &str) -> usize {
-    let same = one
-        .bytes()
-        .zip(other.bytes())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let between = |text: &str| text.as_bytes().get(same).is_none_or(|byte| *byte == b'/');
-    if between(one) && between(other) {
-        return same;
-    }
-    one.as_bytes()
-        .iter()
-        .take(same)
-        .rposition(|byte| *byte == b'/')
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -186,8 +186,8 @@ const NOT_UNDERSTOOD: &[(&str, &str)] = &[
         "uses NotResource",
     ),
     (
-        r#"[{"Effect":"Deny","Action":"iot:Publsh","Resource":"*"}]"#,
-        "iot:Publsh",
+        r#"[{"Effect":"Deny","Action":"iot:Write","Resource":"*"}]"#,
+        "iot:Write",
     ),
     (
         r#"{"Effect":"Allow","Action":"*","Resource":"topic"}"#,
