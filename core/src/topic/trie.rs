@@ -115,7 +115,7 @@ impl<K: Ord, V> Trie<K, V> {
     }
 
     /// Visits every subscriber that gets a message on this topic: all direct ones, and of each shared group one,
-    /// picked by `draw` with a preference as in [`Group::pick`].
+    /// picked by `draw` with a preference as in [`Group::pick`](super::Group::pick).
     pub fn for_each_delivery<'a>(
         &'a self,
         topic: &str,
