@@ -19,6 +19,8 @@ mod problem;
 pub mod serve;
 pub mod time;
 
+pub use axum::Router;
+
 pub use api::{openapi, router};
 pub use aws::{Access, Caller, Identify, aws_router};
 pub use backend::{Api, Instruments};

@@ -1,0 +1,51 @@
+//! Configuration in two stages: what was written ([`raw`]), then what will be used ([`resolve`]).
+//!
+//! Everything is checked before the first port opens. Unknown keys are errors with a suggestion; every key can be
+//! overridden from the environment as `UMBEL__SECTION__KEY`. The environment is read here, once, and nowhere else.
+
+mod load;
+mod raw;
+mod resolve;
+mod show;
+mod suggest;
+mod units;
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+pub use load::{Loaded, Origin, load};
+pub use raw::{Admission, Identity, ListenerKind, LogFormat};
+pub use resolve::{
+    Actors, Aws, Config, Devices, Listener, Log, Mqtt, Node, Policies, Shadows, Storage, Tls, User,
+};
+pub use show::show;
+
+/// Why a configuration cannot be used. Nothing was started.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The text is no TOML, or a key or value is not known.
+    #[error("{place}: {detail}")]
+    Syntax {
+        /// File and line, or environment variable.
+        place: String,
+        /// What is wrong, with a suggestion where there is one.
+        detail: String,
+    },
+    /// A value is of the right type and still cannot be used.
+    #[error("{key}: {detail}")]
+    Value {
+        /// The key, dotted.
+        key: String,
+        /// What is wrong.
+        detail: String,
+    },
+}

@@ -1,0 +1,381 @@
+//! From what was written to what will be used: every value checked, every file it names read.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
+
+use umbel_core::policy::Policy;
+
+use super::{
+    ConfigError,
+    raw::{self, Admission, Identity, ListenerKind, LogFormat, Raw},
+};
+
+/// Everything the node needs to start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This process.
+    pub node: Node,
+    /// Number of shards.
+    pub shards: u16,
+    /// MQTT limits.
+    pub mqtt: Mqtt,
+    /// Shadow limits.
+    pub shadows: Shadows,
+    /// Device actors.
+    pub actors: Actors,
+    /// Registry.
+    pub devices: Devices,
+    /// Disk.
+    pub storage: Storage,
+    /// Certificates, if any listener needs them.
+    pub tls: Option<Tls>,
+    /// Address of our API.
+    pub http: Option<SocketAddr>,
+    /// The AWS data plane.
+    pub aws: Option<Aws>,
+    /// Policies by role.
+    pub policies: Policies,
+    /// Log.
+    pub log: Log,
+    /// MQTT listeners.
+    pub listeners: Vec<Listener>,
+    /// Apps with passwords.
+    pub users: Vec<User>,
+}
+
+/// See `[node]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Node {
+    pub id: u64,
+    pub data_dir: PathBuf,
+    pub drain: Duration,
+}
+
+/// See `[mqtt]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Mqtt {
+    pub max_packet_size: u32,
+    pub max_connections: usize,
+    pub keep_alive_max: Duration,
+    pub session_expiry_max: Duration,
+    pub receive_maximum: u16,
+    pub topic_alias_maximum: u16,
+    pub subscriptions_max: usize,
+    pub queue_messages_max: usize,
+    pub queue_bytes_max: usize,
+    pub retained_messages_max: usize,
+    pub retained_bytes_max: usize,
+}
+
+/// See `[shadow]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Shadows {
+    pub max_document_size: usize,
+    pub max_depth: usize,
+}
+
+/// See `[actors]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Actors {
+    pub sleep_after: Option<Duration>,
+    pub awake_max: usize,
+    pub reconnect_grace: Duration,
+}
+
+/// See `[devices]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Devices {
+    pub admission: Admission,
+}
+
+/// See `[storage]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Storage {
+    pub cache: u64,
+    pub reserve: u64,
+}
+
+/// See `[tls]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Tls {
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+/// See `[aws]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Aws {
+    pub bind: SocketAddr,
+}
+
+/// The policy of each role.
+#[derive(Clone, Debug)]
+pub struct Policies {
+    /// Devices.
+    pub device: Policy,
+    /// Apps with a password.
+    pub app: Policy,
+}
+
+/// See `[log]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+}
+
+/// See `[[listener]]`.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Listener {
+    pub name: String,
+    pub kind: ListenerKind,
+    pub bind: SocketAddr,
+    pub identity: Identity,
+    pub proxy_protocol: bool,
+    pub origins: Vec<String>,
+}
+
+/// See `[[user]]`.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// User name.
+    pub name: String,
+    /// Argon2id hash in PHC form.
+    pub password_hash: String,
+    /// What the user may do.
+    pub policy: Policy,
+}
+
+fn wrong(key: impl Into<String>, detail: impl Into<String>) -> ConfigError {
+    ConfigError::Value {
+        key: key.into(),
+        detail: detail.into(),
+    }
+}
+
+pub(super) fn resolve(raw: &Raw) -> Result<Config, ConfigError> {
+    let policies = policies(&raw.policy)?;
+    Ok(Config {
+        node: node(&raw.node)?,
+        shards: positive("cluster.shards", raw.cluster.shards)?,
+        mqtt: mqtt(&raw.mqtt)?,
+        shadows: Shadows {
+            max_document_size: size("shadow.max_document_size", raw.shadow.max_document_size.0)?,
+            max_depth: positive("shadow.max_depth", raw.shadow.max_depth)?,
+        },
+        actors: Actors {
+            sleep_after: Some(raw.actors.sleep_after.0).filter(|span| !span.is_zero()),
+            awake_max: positive("actors.awake_max", raw.actors.awake_max)?,
+            reconnect_grace: raw.actors.reconnect_grace.0,
+        },
+        devices: Devices {
+            admission: raw.devices.admission,
+        },
+        storage: Storage {
+            cache: raw.storage.cache.0,
+            reserve: raw.storage.reserve.0,
+        },
+        tls: tls(raw)?,
+        http: raw.http.bind,
+        aws: raw.aws.bind.map(|bind| Aws { bind }),
+        users: users(&raw.user, &policies)?,
+        policies,
+        log: Log {
+            level: raw.log.level.clone(),
+            format: raw.log.format,
+        },
+        listeners: listeners(&raw.listener)?,
+    })
+}
+
+fn node(raw: &raw::Node) -> Result<Node, ConfigError> {
+    Ok(Node {
+        id: positive("node.id", raw.id)?,
+        data_dir: raw.data_dir.clone(),
+        drain: raw.drain.0,
+    })
+}
+
+fn mqtt(raw: &raw::Mqtt) -> Result<Mqtt, ConfigError> {
+    let max_packet_size = u32::try_from(raw.max_packet_size.0)
+        .ok()
+        .filter(|bytes| (1024..=256 << 20).contains(bytes))
+        .ok_or_else(|| wrong("mqtt.max_packet_size", "must be from 1KiB to 256MiB"))?;
+    Ok(Mqtt {
+        max_packet_size,
+        max_connections: positive("mqtt.max_connections", raw.max_connections)?,
+        keep_alive_max: raw.keep_alive_max.0,
+        session_expiry_max: raw.session_expiry_max.0,
+        receive_maximum: positive("mqtt.receive_maximum", raw.receive_maximum)?,
+        topic_alias_maximum: raw.topic_alias_maximum,
+        subscriptions_max: positive("mqtt.subscriptions_max", raw.subscriptions_max)?,
+        queue_messages_max: positive("mqtt.queue_messages_max", raw.queue_messages_max)?,
+        queue_bytes_max: size("mqtt.queue_bytes_max", raw.queue_bytes_max.0)?,
+        retained_messages_max: raw.retained_messages_max,
+        retained_bytes_max: size("mqtt.retained_bytes_max", raw.retained_bytes_max.0)?,
+    })
+}
+
+fn positive<N: Default + PartialEq>(key: &str, number: N) -> Result<N, ConfigError> {
+    if number == N::default() {
+        Err(wrong(key, "must not be 0"))
+    } else {
+        Ok(number)
+    }
+}
+
+fn size(key: &str, bytes: u64) -> Result<usize, ConfigError> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    positive(key, bytes)
+}
+
+fn tls(raw: &Raw) -> Result<Option<Tls>, ConfigError> {
+    let secure = |kind| matches!(kind, ListenerKind::Tls | ListenerKind::Wss);
+    let wanted = raw.listener.iter().any(|l| secure(l.kind)) || raw.aws.bind.is_some();
+    if !wanted {
+        return Ok(None);
+    }
+    let file = |key: &str, path: &Option<PathBuf>| {
+        let path = path.clone().ok_or_else(|| {
+            wrong(
+                key,
+                "a TLS listener needs it; `umbel ca init` and `umbel ca server` make one",
+            )
+        })?;
+        if path.is_file() {
+            Ok(path)
+        } else {
+            Err(wrong(key, format!("{} is not a file", path.display())))
+        }
+    };
+    Ok(Some(Tls {
+        ca: file("tls.ca", &raw.tls.ca)?,
+        certificate: file("tls.certificate", &raw.tls.certificate)?,
+        key: file("tls.key", &raw.tls.key)?,
+    }))
+}
+
+fn policies(raw: &raw::Policy) -> Result<Policies, ConfigError> {
+    let or_default = |key: &str, path: &Option<PathBuf>, default: fn() -> Policy| match path {
+        Some(path) => policy_file(key, path),
+        None => Ok(default()),
+    };
+    Ok(Policies {
+        device: or_default("policy.device", &raw.device, Policy::device_default)?,
+        app: or_default("policy.app", &raw.app, Policy::app_default)?,
+    })
+}
+
+fn policy_file(key: &str, path: &PathBuf) -> Result<Policy, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
+        path: path.clone(),
+        source,
+    })?;
+    Policy::parse(&text).map_err(|e| wrong(key, format!("{}: {e}", path.display())))
+}
+
+fn users(raw: &[raw::User], policies: &Policies) -> Result<Vec<User>, ConfigError> {
+    let mut seen = BTreeSet::new();
+    raw.iter()
+        .map(|user| {
+            let key = format!("user `{}`", user.name);
+            if !seen.insert(&user.name) {
+                return Err(wrong(key, "is there twice"));
+            }
+            if argon2::PasswordHash::new(&user.password_hash).is_err() {
+                return Err(wrong(
+                    key,
+                    "password_hash is no PHC string; `umbel user hash` makes one",
+                ));
+            }
+            let policy = match &user.policy {
+                Some(path) => policy_file(&key, path)?,
+                None => policies.app.clone(),
+            };
+            let password_hash = user.password_hash.clone();
+            Ok(User {
+                name: user.name.clone(),
+                password_hash,
+                policy,
+            })
+        })
+        .collect()
+}
+
+fn listeners(raw: &[raw::Listener]) -> Result<Vec<Listener>, ConfigError> {
+    let mut seen = BTreeSet::new();
+    raw.iter()
+        .map(|listener| {
+            let key = format!("listener `{}`", listener.name);
+            if !seen.insert(&listener.name) {
+                return Err(wrong(key, "is there twice"));
+            }
+            let secure = matches!(listener.kind, ListenerKind::Tls | ListenerKind::Wss);
+            let needs_tls = matches!(
+                listener.identity,
+                Identity::Certificate | Identity::SharedCertificate
+            );
+            if needs_tls && !secure {
+                return Err(wrong(
+                    key,
+                    "identity by certificate needs kind = \"tls\" or \"wss\"",
+                ));
+            }
+            let unproven = matches!(listener.identity, Identity::ClientId | Identity::Anonymous);
+            if unproven && !listener.bind.ip().is_loopback() {
+                return Err(wrong(
+                    key,
+                    "clients without proof of identity may come from loopback only",
+                ));
+            }
+            Ok(Listener {
+                name: listener.name.clone(),
+                kind: listener.kind,
+                bind: listener.bind,
+                identity: listener.identity,
+                proxy_protocol: listener.proxy_protocol,
+                origins: listener.origins.clone(),
+            })
+        })
+        .collect()
+}

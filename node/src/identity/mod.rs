@@ -1,0 +1,214 @@
+//! Who a client is: each listener's rule, applied to what the client shows.
+
+mod password;
+
+use std::collections::BTreeMap;
+
+use rustls::pki_types::CertificateDer;
+use umbel_actors::ports::BoxFuture;
+use umbel_core::{
+    device::Kind,
+    ids::{ClientId, DeviceId},
+    policy::{Context, Policy},
+};
+use umbel_http::{Caller, Identify};
+use umbel_mqtt::{
+    authenticate::{AuthError, Authenticator, Credentials, Identity},
+    peer::ListenerId,
+};
+use umbel_pki::Bearer;
+
+pub use password::{PasswordError, Passwords, hash};
+
+use crate::config::{self, Config};
+
+/// Policy variable that holds the common name of the client's certificate.
+const COMMON_NAME: &str = "iot:Certificate.Subject.CommonName";
+
+/// Identifies clients by the rules of the listeners they come in by.
+pub struct Doorkeeper {
+    rules: BTreeMap<String, config::Identity>,
+    passwords: Passwords,
+    device: Policy,
+    open: Policy,
+}
+
+impl Doorkeeper {
+    /// From the configuration.
+    pub fn new(config: &Config) -> Result<Self, argon2::password_hash::Error> {
+        Ok(Self {
+            rules: config
+                .listeners
+                .iter()
+                .map(|l| (l.name.clone(), l.identity))
+                .collect(),
+            passwords: Passwords::new(&config.users)?,
+            device: config.policies.device.clone(),
+            open: Policy::open(),
+        })
+    }
+
+    /// Who bears this certificate, as the AWS data plane asks: a device named by the subject.
+    pub fn bearer(&self, chain: &[CertificateDer<'_>]) -> Option<(DeviceId, Bearer)> {
+        let bearer = Bearer::of(chain.first()?).ok()?;
+        let device = DeviceId::parse(&bearer.common_name).ok()?;
+        Some((device, bearer))
+    }
+
+    /// The policy of a device that proved itself with a certificate.
+    pub fn device_context(device: &DeviceId, bearer: &Bearer) -> Context {
+        let mut context = Context::new(ClientId::from(device.clone()));
+        context.thing = Some(device.clone());
+        context
+            .variables
+            .insert(COMMON_NAME.to_owned(), bearer.common_name.clone());
+        context
+    }
+
+    async fn judge(&self, shown: Credentials<'_>) -> Result<Identity, AuthError> {
+        let client = ClientId::parse(shown.client_id).map_err(|_bad| AuthError::ClientId)?;
+        let rule = self
+            .rules
+            .get(shown.listener.as_str())
+            .ok_or(AuthError::NotAuthorized)?;
+        match rule {
+            config::Identity::Certificate => self.by_certificate(client, shown.certificates),
+            config::Identity::SharedCertificate => self.by_fleet(client, shown.certificates),
+            config::Identity::ClientId => self.by_claim(client),
+            config::Identity::Password => self.by_password(client, shown).await,
+            config::Identity::Anonymous => Ok(self.by_nothing(client)),
+        }
+    }
+
+    /// The certificate's common name is the device and must be the client id. Anything else the client claims,
+    /// such as the `?SDK=…` user name of the AWS SDKs, counts for nothing.
+    fn by_certificate(
+        &self,
+        client: ClientId,
+        chain: Option<&[CertificateDer<'static>]>,
+    ) -> Result<Identity, AuthError> {
+        let (device, bearer) = chain
+            .and_then(|chain| self.bearer(chain))
+            .ok_or(AuthError::NotAuthorized)?;
+        if client.as_str() != device.as_str() {
+            return Err(AuthError::NotAuthorized);
+        }
+        let policy = self.device.compile(&Self::device_context(&device, &bearer));
+        let principal = bearer.certificate_id;
+        Ok(Identity {
+            kind: Kind::Device,
+            device: Some(device),
+            principal,
+            policy,
+            client,
+        })
+    }
+
+    /// Many devices share one certificate; the client id is the device.
+    fn by_fleet(
+        &self,
+        client: ClientId,
+        chain: Option<&[CertificateDer<'static>]>,
+    ) -> Result<Identity, AuthError> {
+        let leaf = chain
+            .and_then(<[_]>::first)
+            .ok_or(AuthError::NotAuthorized)?;
+        let bearer = Bearer::of(leaf).map_err(|_bad| AuthError::NotAuthorized)?;
+        let device = client.as_device().ok_or(AuthError::ClientId)?;
+        let policy = self.device.compile(&Self::device_context(&device, &bearer));
+        let principal = bearer.certificate_id;
+        Ok(Identity {
+            kind: Kind::Device,
+            device: Some(device),
+            principal,
+            policy,
+            client,
+        })
+    }
+
+    fn by_claim(&self, client: ClientId) -> Result<Identity, AuthError> {
+        let device = client.as_device().ok_or(AuthError::ClientId)?;
+        let mut context = Context::new(client.clone());
+        context.thing = Some(device.clone());
+        let policy = self.device.compile(&context);
+        let principal = client.as_str().to_owned();
+        Ok(Identity {
+            kind: Kind::Device,
+            device: Some(device),
+            principal,
+            policy,
+            client,
+        })
+    }
+
+    async fn by_password(
+        &self,
+        client: ClientId,
+        shown: Credentials<'_>,
+    ) -> Result<Identity, AuthError> {
+        let (Some(user), Some(password)) = (shown.username, shown.password) else {
+            return Err(AuthError::BadCredentials);
+        };
+        let policy = match self.passwords.check(user, password.to_vec()).await {
+            Ok(policy) => policy.compile(&Context::new(client.clone())),
+            Err(PasswordError::Wrong) => return Err(AuthError::BadCredentials),
+            Err(PasswordError::Busy) => return Err(AuthError::Busy),
+        };
+        let principal = user.to_owned();
+        Ok(Identity {
+            kind: Kind::App,
+            device: None,
+            principal,
+            policy,
+            client,
+        })
+    }
+
+    /// An id that can be a device's is taken for one, so that `mosquitto_pub -i camera-1` is seen in the registry;
+    /// ids the server assigned cannot.
+    fn by_nothing(&self, client: ClientId) -> Identity {
+        let device = client.as_device();
+        let mut context = Context::new(client.clone());
+        context.thing.clone_from(&device);
+        let kind = if device.is_some() {
+            Kind::Device
+        } else {
+            Kind::App
+        };
+        let policy = self.open.compile(&context);
+        Identity {
+            kind,
+            device,
+            principal: "anonymous".to_owned(),
+            policy,
+            client,
+        }
+    }
+}
+
+impl Authenticator for Doorkeeper {
+    fn identify<'a>(
+        &'a self,
+        credentials: Credentials<'a>,
+    ) -> BoxFuture<'a, Result<Identity, AuthError>> {
+        Box::pin(self.judge(credentials))
+    }
+}
+
+impl Identify for Doorkeeper {
+    fn identify<'a>(
+        &'a self,
+        certificates: &'a [CertificateDer<'static>],
+    ) -> BoxFuture<'a, Option<Caller>> {
+        let caller = self.bearer(certificates).map(|(device, bearer)| Caller {
+            policy: self.device.compile(&Self::device_context(&device, &bearer)),
+            principal: bearer.certificate_id,
+        });
+        Box::pin(std::future::ready(caller))
+    }
+}
+
+/// The name under which a listener is known to the edges.
+pub fn listener_id(listener: &config::Listener) -> ListenerId {
+    ListenerId::new(&listener.name)
+}

@@ -1,0 +1,188 @@
+//! From the command line to an exit code: 0 well, 1 failed, 64 the configuration cannot be used.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this file talks to a person"
+)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    ca,
+    cli::{Cli, Command, ConfigCommand, DevArgs, NodeArgs, UserCommand},
+    config::{self, Config, Loaded},
+    ctl, dev, identity, telemetry,
+    wire::{Endpoints, Node},
+};
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+/// Runs one command.
+pub async fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        Command::Ctl(args) => return ctl::run(args).await,
+        Command::Dev(args) => return dev_node(args).await,
+        Command::Node(args) => return node(args).await,
+        Command::Config(args) => return config_command(args.command),
+        Command::Ca(args) => ca::run(args).map(|text| println!("{text}")),
+        Command::User(args) => match args.command {
+            UserCommand::Hash => hash_password(),
+        },
+    };
+    conclude(done)
+}
+
+fn conclude(done: Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("umbel: {error:#}");
+            ExitCode::FAILURE
+        },
+    }
+}
+
+#[expect(
+    clippy::result_large_err,
+    reason = "an exit code is what the error becomes"
+)]
+fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
+    config::load(path, std::env::vars()).map_err(|error| {
+        eprintln!("umbel: {error}");
+        ExitCode::from(USAGE)
+    })
+}
+
+fn config_command(command: ConfigCommand) -> ExitCode {
+    let (ConfigCommand::Check { config } | ConfigCommand::Show { config, .. }) = &command;
+    match load(config.as_deref()) {
+        Err(code) => code,
+        Ok(loaded) => {
+            if let ConfigCommand::Show { origin, .. } = command {
+                print!("{}", config::show(&loaded, origin));
+            }
+            ExitCode::SUCCESS
+        },
+    }
+}
+
+fn hash_password() -> Result<()> {
+    let mut password = String::new();
+    std::io::stdin()
+        .read_line(&mut password)
+        .context("standard input")?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    anyhow::ensure!(!password.is_empty(), "no password on standard input");
+    let hash = identity::hash(password.as_bytes()).map_err(|e| anyhow::anyhow!("{e}"))?;
+    println!("{hash}");
+    Ok(())
+}
+
+async fn node(args: NodeArgs) -> ExitCode {
+    match load(args.config.as_deref()) {
+        Err(code) => code,
+        Ok(loaded) => conclude(serve(&loaded.config, args.ports_file, None, |_| ()).await),
+    }
+}
+
+async fn dev_node(args: DevArgs) -> ExitCode {
+    let files = match dev::prepare(&args) {
+        Ok(files) => files,
+        Err(error) => return conclude(Err(error)),
+    };
+    match load(Some(&files.config)) {
+        Err(code) => code,
+        Ok(loaded) => {
+            let greet = |at: &Endpoints| {
+                println!("{}", dev::welcome(&files, at, args.devices));
+                at.listeners
+                    .get("mqtt")
+                    .map(|broker| dev::simulate::start(args.devices, *broker))
+            };
+            let ca = Some(files.ca.clone());
+            conclude(serve(&loaded.config, args.ports_file, ca, greet).await)
+        },
+    }
+}
+
+/// Starts a node, tells where it listens, and drains it when it is asked to end. What `ready` returns is dropped
+/// before the drain.
+async fn serve<T>(
+    config: &Config,
+    ports_file: Option<PathBuf>,
+    ca: Option<PathBuf>,
+    ready: impl FnOnce(&Endpoints) -> T,
+) -> Result<()> {
+    telemetry::start_log(&config.log)?;
+    let metrics = telemetry::start_metrics()?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let node = Node::start(config, metrics).await?;
+    if let Some(path) = ports_file {
+        write_ports(&path, node.endpoints(), ca.as_deref())?;
+    }
+    notify(sd_notify::NotifyState::Ready);
+    let company = ready(node.endpoints());
+    let watchdog = watchdog();
+    let asked = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!(signal = asked, "draining");
+    notify(sd_notify::NotifyState::Stopping);
+    drop(company);
+    node.shutdown(config.node.drain).await;
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
+    }
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Tells systemd, if it started us; without systemd there is nobody to tell.
+fn notify(state: sd_notify::NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// Tells systemd that the runtime still turns, as often as it asked for.
+fn watchdog() -> Option<tokio::task::JoinHandle<()>> {
+    let mut micros = 0;
+    if !sd_notify::watchdog_enabled(false, &mut micros) {
+        return None;
+    }
+    let every = std::time::Duration::from_micros(micros) / 3;
+    Some(tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(every);
+        loop {
+            ticks.tick().await;
+            notify(sd_notify::NotifyState::Watchdog);
+        }
+    }))
+}
+
+/// Written beside and renamed: whoever waits for the file finds it whole.
+fn write_ports(path: &Path, at: &Endpoints, ca: Option<&Path>) -> Result<()> {
+    let mut ports = json!({ "http": at.http, "aws": at.aws, "ca": ca });
+    if let Some(ports) = ports.as_object_mut() {
+        ports.extend(
+            at.listeners
+                .iter()
+                .map(|(name, address)| (name.clone(), json!(address))),
+        );
+    }
+    let draft = path.with_extension("draft");
+    let shown = || path.display().to_string();
+    fs::write(&draft, serde_json::to_vec_pretty(&ports)?).with_context(shown)?;
+    fs::rename(&draft, path).with_context(shown)
+}

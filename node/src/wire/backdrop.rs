@@ -1,0 +1,99 @@
+//! What goes on behind the edges: is the node ready, and the page Prometheus reads.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+use umbel_cluster::Shards;
+use umbel_core::ids::ShardId;
+use umbel_http::{Instruments, port::Check};
+use umbel_mqtt::broker::Broker;
+use umbel_storage::{
+    Ledger,
+    log::{GroupLog, Log},
+    state::State,
+    store::StateStore,
+};
+
+use super::disk::Disk;
+
+/// Readiness and numbers of a node.
+pub(super) struct Backdrop {
+    shards: Arc<Shards>,
+    log: Arc<Log>,
+    state: Arc<StateStore>,
+    broker: Arc<Broker>,
+    metrics: PrometheusHandle,
+    stopping: watch::Sender<bool>,
+}
+
+impl Backdrop {
+    pub(super) fn new(disk: &Disk, broker: &Arc<Broker>, metrics: PrometheusHandle) -> Arc<Self> {
+        Arc::new(Self {
+            shards: Arc::clone(&disk.shards),
+            log: Arc::clone(&disk.log),
+            state: Arc::clone(&disk.state),
+            broker: Arc::clone(broker),
+            metrics,
+            stopping: watch::channel(false).0,
+        })
+    }
+
+    /// What the HTTP edge shows.
+    pub(super) fn instruments(self: &Arc<Self>) -> Instruments {
+        let (checks, metrics) = (Arc::clone(self), Arc::clone(self));
+        Instruments {
+            checks: Box::new(move || checks.checks()),
+            metrics: Box::new(move || metrics.render()),
+        }
+    }
+
+    /// Not ready from here on, so that load balancers look elsewhere; streams end.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Turns true when the node stops.
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// What has to hold for the node to serve, each by name.
+    fn checks(&self) -> Vec<Check> {
+        let shards = self.shards.shards();
+        let owned = (0..shards)
+            .filter(|n| self.shards.term(ShardId(*n)).is_some())
+            .count();
+        let damaged = self.state.damaged();
+        let admitted = self.log.admit();
+        let space = match &admitted {
+            Ok(()) => "writes are taken".to_owned(),
+            Err(refusal) => format!("writes are refused: {refusal}"),
+        };
+        vec![
+            Check {
+                name: "shards",
+                ok: owned == usize::from(shards),
+                detail: format!("{owned} of {shards} shards are owned here"),
+            },
+            Check {
+                name: "storage",
+                ok: admitted.is_ok(),
+                detail: space,
+            },
+            Check {
+                name: "state",
+                ok: damaged.is_empty(),
+                detail: match damaged.first() {
+                    None => "no shard is damaged".to_owned(),
+                    Some(first) => format!("{} shards are damaged, first {first}", damaged.len()),
+                },
+            },
+        ]
+    }
+
+    fn render(&self) -> String {
+        self.broker.record_metrics();
+        self.metrics.render()
+    }
+}

@@ -1,0 +1,212 @@
+//! Puts the rooms together: storage, shards, fleet, broker, edges. Start goes from the disk outwards, the end comes the
+//! other way round.
+
+mod backdrop;
+mod disk;
+mod edges;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use thiserror::Error;
+use umbel_actors::{Fleet, Running};
+use umbel_core::device;
+use umbel_http::Api;
+use umbel_mqtt::broker::{self, Broker};
+use umbel_storage::Ledger;
+
+use self::{
+    backdrop::Backdrop,
+    disk::Disk,
+    edges::{Edges, Inner},
+};
+use crate::{
+    clock::SystemClock,
+    config::{Admission, Config},
+    datadir::DataError,
+    identity::Doorkeeper,
+};
+
+/// Share of the drain in which connections are sent away; the rest is for their sessions and the disk.
+const SEND_AWAY_SHARE: f64 = 0.5;
+
+/// Why a node did not start. What was opened is closed again.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data folder.
+    #[error("data folder")]
+    Data(#[from] DataError),
+    /// The log.
+    #[error("log")]
+    Log(#[from] umbel_storage::log::OpenError),
+    /// The state.
+    #[error("state")]
+    State(#[from] umbel_storage::state::StateError),
+    /// Opening log or state failed in a way that is a defect of ours or of theirs.
+    #[error("opening log and state: {0}")]
+    Open(String),
+    /// The shards.
+    #[error("shards")]
+    Shards(#[from] umbel_cluster::StartError),
+    /// The device actors.
+    #[error("fleet")]
+    Fleet(#[from] umbel_actors::StartError),
+    /// Passwords.
+    #[error("passwords: {0}")]
+    Passwords(String),
+    /// Certificates.
+    #[error("certificates")]
+    Certificates(#[from] umbel_pki::PkiError),
+    /// TLS.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// An MQTT listener.
+    #[error("MQTT")]
+    Listen(#[from] umbel_mqtt::listener::ListenError),
+    /// An HTTP listener.
+    #[error("cannot listen on {address}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Where a node listens.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    /// MQTT listeners by name.
+    pub listeners: BTreeMap<String, SocketAddr>,
+    /// Our API.
+    pub http: Option<SocketAddr>,
+    /// The AWS data plane.
+    pub aws: Option<SocketAddr>,
+}
+
+/// A running node.
+pub struct Node {
+    disk: Disk,
+    fleet: Running,
+    edges: Edges,
+    backdrop: Arc<Backdrop>,
+}
+
+impl Node {
+    /// Starts everything; when it returns, every port answers.
+    pub async fn start(config: &Config, metrics: PrometheusHandle) -> Result<Self, StartError> {
+        let began = Instant::now();
+        describe_metrics();
+        let doorkeeper =
+            Arc::new(Doorkeeper::new(config).map_err(|e| StartError::Passwords(e.to_string()))?);
+        let clock = Arc::new(SystemClock::start());
+        let disk = Disk::open(config).await?;
+        let ledger: Arc<dyn Ledger> = disk.shards.clone();
+        let broker = Broker::new(broker_config(config), Arc::clone(&ledger), clock.clone());
+        let (fleet, running) =
+            Fleet::start(fleet_config(config), ledger, broker.clone(), clock.clone()).await?;
+        broker.attach(Arc::new(fleet.clone()));
+        let backdrop = Backdrop::new(&disk, &broker, metrics);
+        let recovering = Arc::clone(&broker);
+        tokio::task::spawn_blocking(move || recovering.recover())
+            .await
+            .map_err(|panic| StartError::Open(panic.to_string()))?;
+        fleet.recover().await;
+        let backend = Api::new(
+            fleet,
+            Arc::clone(&broker),
+            clock.clone(),
+            backdrop.instruments(),
+        );
+        let inner = Inner {
+            doorkeeper,
+            broker,
+            backend: Arc::new(backend),
+            stopping: backdrop.stopping(),
+            clock,
+        };
+        let edges = Edges::start(config, inner).await?;
+        tracing::info!(
+            node = config.node.id,
+            shards = config.shards,
+            took_ms = began.elapsed().as_millis(),
+            "ready"
+        );
+        Ok(Self {
+            disk,
+            fleet: running,
+            edges,
+            backdrop,
+        })
+    }
+
+    /// Where it listens.
+    pub fn endpoints(&self) -> &Endpoints {
+        self.edges.endpoints()
+    }
+
+    /// Not ready, no new connections, those that are there sent away, what is in flight finished, the disk closed.
+    pub async fn shutdown(self, patience: Duration) {
+        let began = Instant::now();
+        self.backdrop.stop();
+        self.edges
+            .drain(patience.mul_f64(SEND_AWAY_SHARE), patience)
+            .await;
+        self.fleet
+            .shutdown(patience.saturating_sub(began.elapsed()))
+            .await;
+        self.disk.close().await;
+    }
+}
+
+fn describe_metrics() {
+    umbel_storage::metrics::describe();
+    umbel_cluster::metrics::describe();
+    umbel_actors::metrics::describe();
+    umbel_mqtt::metrics::describe();
+    broker::metrics::describe();
+    umbel_http::metrics::describe();
+}
+
+fn fleet_config(config: &Config) -> umbel_actors::Config {
+    let mut rules = device::Rules {
+        grace: config.actors.reconnect_grace,
+        ..Default::default()
+    };
+    rules.admission = match config.devices.admission {
+        Admission::Open => device::Admission::Open,
+        Admission::Listed => device::Admission::Listed,
+    };
+    rules.shadow.document_bytes = config.shadows.max_document_size;
+    rules.shadow.depth = config.shadows.max_depth;
+    umbel_actors::Config {
+        sleep_after: config.actors.sleep_after.unwrap_or_default(),
+        awake_max: config.actors.awake_max,
+        rules,
+        ..Default::default()
+    }
+}
+
+fn broker_config(config: &Config) -> broker::Config {
+    let mqtt = &config.mqtt;
+    broker::Config {
+        session_expiry_max: mqtt.session_expiry_max,
+        keep_alive_max: mqtt.keep_alive_max,
+        receive_maximum: mqtt.receive_maximum,
+        packet_bytes_max: mqtt.max_packet_size,
+        topic_alias_max: mqtt.topic_alias_maximum,
+        subscriptions_max: mqtt.subscriptions_max,
+        queue_messages_max: mqtt.queue_messages_max,
+        queue_bytes_max: mqtt.queue_bytes_max,
+        stored_messages_max: mqtt.queue_messages_max as u64,
+        stored_bytes_max: mqtt.queue_bytes_max as u64,
+        retained_messages_max: mqtt.retained_messages_max,
+        retained_bytes_max: mqtt.retained_bytes_max as u64,
+        ..Default::default()
+    }
+}
