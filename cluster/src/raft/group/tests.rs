@@ -14,6 +14,8 @@ use umbel_storage::{
 use super::*;
 use crate::{codec::Batch, raft::types::Entry};
 
+mod lives;
+
 const SHARD: ShardId = ShardId(5);
 const GROUP: GroupId = GroupId(5);
 const PATIENCE: Duration = Duration::from_secs(10);
