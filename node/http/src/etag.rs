@@ -92,11 +92,25 @@ fn condition(
             return Ok(Some(Condition::Any));
         }
         let versions = versions.get_or_insert_with(Vec::new);
-        for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
+        for tag in tags_of(name, text)? {
             versions.extend(version_of(name, tag, comparison)?);
         }
     }
     Ok(versions.map(Condition::OneOf))
+}
+
+/// The tags of one header line; at least one.
+fn tags_of<'a>(name: &HeaderName, line: &'a str) -> Result<Vec<&'a str>, Problem> {
+    let tags: Vec<_> = line
+        .split(',')
+        .map(str::trim)
+        .filter(|tag| !tag.is_empty())
+        .collect();
+    if tags.is_empty() {
+        Err(Problem::header(name.as_str()))
+    } else {
+        Ok(tags)
+    }
 }
 
 fn version_of(
@@ -163,6 +177,7 @@ mod tests {
     fn a_tag_without_quotes_is_a_bad_header() {
         assert!(read(header::IF_MATCH, "7").is_err());
         assert!(read(header::IF_MATCH, "\"a\"b\"").is_err());
+        assert!(read(header::IF_MATCH, "").is_err());
     }
 
     #[test]

@@ -12,8 +12,10 @@ pub const PUBLISH_BYTES_MAX: usize = 128 * 1024;
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Most `tag` filters in one query: each is compared with every device of a page.
 pub const TAG_FILTERS_MAX: usize = 16;
-/// Most bytes of one filter value.
-pub const FILTER_BYTES_MAX: usize = 256;
+/// Most characters of a filter by type, site or region; none of these is longer.
+pub const FACT_FILTER_MAX: usize = 128;
+/// Most characters of a filter by tag: name, `=` and value.
+pub const TAG_FILTER_MAX: usize = 385;
 
 /// What one server gives to its clients at most.
 #[derive(Clone, Debug, PartialEq, Eq)]

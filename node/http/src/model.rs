@@ -315,12 +315,12 @@ fn attributes() -> Object {
     entries(ATTRIBUTE_BYTES_MAX)
 }
 
-/// Bounds are in bytes, JSON schemas count characters: a quarter always fits.
+/// Bounds are in bytes and a schema counts characters: what it admits may still be too long.
 fn text(bytes_max: usize) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .pattern(Some(TEXT))
-        .max_length(Some(bytes_max / 4))
+        .max_length(Some(bytes_max))
 }
 
 fn entries(bytes_max: usize) -> Object {

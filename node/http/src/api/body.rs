@@ -32,14 +32,8 @@ pub(super) fn object(
     }
 }
 
-/// A body of a known shape; an empty one is the default.
-pub(super) fn shape<T: DeserializeOwned + Default>(
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Result<T, Problem> {
-    if body.is_empty() {
-        return Ok(T::default());
-    }
+/// A body of a known shape.
+pub(super) fn shape<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Problem> {
     let members = object(headers, body, JSON)?;
     serde_json::from_value(Value::Object(members))
         .map_err(|error| Problem::invalid("#", "shape", error.to_string()))

@@ -20,6 +20,8 @@ use crate::{
     problem::Problem,
 };
 
+const CLIENT: &str = "connected client";
+
 /// Clients in id order.
 #[utoipa::path(
     get,
@@ -66,8 +68,9 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(context): State<Context>,
-    Segments(ClientPath { id }): Segments<ClientPath>,
+    Segments(path): Segments<ClientPath>,
 ) -> Result<Json<Client>, Problem> {
+    let id = path.client(CLIENT)?;
     context
         .backend
         .client(&id)
@@ -92,9 +95,10 @@ pub(super) async fn get(
 )]
 pub(super) async fn kick(
     State(context): State<Context>,
-    Segments(ClientPath { id }): Segments<ClientPath>,
+    Segments(path): Segments<ClientPath>,
     parameters: Parameters,
 ) -> Result<Response, Problem> {
+    let id = path.client(CLIENT)?;
     parameters.only(&["clean_session", "prevent_will"], &[])?;
     let how = Kick {
         clean_session: parameters.flag("clean_session")?,
@@ -108,5 +112,5 @@ pub(super) async fn kick(
 }
 
 fn unknown(id: &ClientId) -> Problem {
-    Problem::not_found("connected client", id.as_str())
+    Problem::not_found(CLIENT, id.as_str())
 }

@@ -8,16 +8,17 @@ use axum::{
 };
 use bytes::Bytes;
 use umbel_core::ids::DeviceId;
+use utoipa::openapi::{Array, ArrayBuilder, ObjectBuilder, schema::Type};
 
 use super::{
     Context, body,
     docs::{Always, OnDevice, OnWrite},
-    input::{DevicePath, Paging, Parameters, Segments},
+    input::{DevicePath, Only, Paging, Parameters, Segments, Unless},
 };
 use crate::{
     cursor,
     etag::{self, Preconditions},
-    limits::{FILTER_BYTES_MAX, TAG_FILTERS_MAX},
+    limits::{FACT_FILTER_MAX, TAG_FILTER_MAX, TAG_FILTERS_MAX},
     model::{Device, Devices, Registration, State as Presence},
     port::{DeviceQuery, Refusal},
     problem::{Kind, Problem},
@@ -35,17 +36,28 @@ struct Filter {
     #[param(required = false)]
     state: Vec<Presence>,
     /// Attribute `type`.
-    #[param(required = false, min_length = 1, max_length = 256)]
+    #[param(required = false, min_length = 1, max_length = 128)]
     r#type: String,
     /// Attribute `site`.
-    #[param(required = false, min_length = 1, max_length = 256)]
+    #[param(required = false, min_length = 1, max_length = 128)]
     site: String,
     /// Attribute `region`.
-    #[param(required = false, min_length = 1, max_length = 256)]
+    #[param(required = false, min_length = 1, max_length = 128)]
     region: String,
     /// Every one of these tags: `name=value`.
-    #[param(required = false, max_items = 16)]
+    #[param(required = false, schema_with = tags)]
     tag: Vec<String>,
+}
+
+fn tags() -> Array {
+    let tag = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .pattern(Some("^[a-zA-Z0-9_.,@/:#-]+=[^=]*$"))
+        .max_length(Some(TAG_FILTER_MAX));
+    ArrayBuilder::new()
+        .items(tag.build())
+        .max_items(Some(TAG_FILTERS_MAX))
+        .build()
 }
 
 /// Devices in id order. A page may hold fewer than `limit` and still have a `next`.
@@ -114,8 +126,8 @@ pub(super) async fn get(
     tag = "devices",
     params(
         DevicePath,
-        ("If-Match" = Option<String>, Header, description = "Only at this revision", example = "\"1\""),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none", example = "*")
+        Only,
+        Unless
     ),
     request_body = Registration,
     responses(
@@ -166,7 +178,7 @@ pub(super) async fn put(
     tag = "devices",
     params(
         DevicePath,
-        ("If-Match" = Option<String>, Header, description = "Only at this revision", example = "\"1\"")
+        Only
     ),
     request_body(
         content = Registration,
@@ -211,7 +223,7 @@ pub(super) async fn patch(
     tag = "devices",
     params(
         DevicePath,
-        ("If-Match" = Option<String>, Header, description = "Only at this revision", example = "\"1\"")
+        Only
     ),
     responses((status = 204, description = "It is forgotten"), OnWrite)
 )]
@@ -292,7 +304,7 @@ fn state(text: &str) -> Result<Presence, Problem> {
 
 fn tag(text: &str) -> Result<(String, String), Problem> {
     let tag = text.split_once('=').filter(|(name, _)| !name.is_empty());
-    let tag = tag.filter(|_| text.len() <= FILTER_BYTES_MAX);
+    let tag = tag.filter(|_| text.chars().count() <= TAG_FILTER_MAX);
     let (name, value) =
         tag.ok_or_else(|| Problem::invalid("query:tag", "malformed", "a tag is `name=value`"))?;
     Ok((name.to_owned(), value.to_owned()))
@@ -302,8 +314,8 @@ fn text(parameters: &Parameters, name: &str) -> Result<Option<String>, Problem> 
     let Some(text) = parameters.one(name) else {
         return Ok(None);
     };
-    if text.is_empty() || text.len() > FILTER_BYTES_MAX {
-        let detail = format!("`{name}` must have 1 to {FILTER_BYTES_MAX} bytes");
+    if text.is_empty() || text.chars().count() > FACT_FILTER_MAX {
+        let detail = format!("`{name}` must have 1 to {FACT_FILTER_MAX} characters");
         return Err(Problem::invalid(
             format!("query:{name}"),
             "out-of-range",

@@ -25,13 +25,23 @@ pub(super) async fn livez() -> &'static str {
     "ok"
 }
 
+/// How much to tell.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what `readyz` reads")]
+struct Detail {
+    /// Show the checks that are well, too; `?verbose` is enough.
+    #[param(required = false, pattern = "^(true|false)?$")]
+    verbose: String,
+}
+
 /// Whether this node can serve. Names the checks that fail, with `?verbose` all of them.
 #[utoipa::path(
     get,
     path = "/readyz",
     operation_id = "readyz",
     tag = "operation",
-    params(("verbose" = Option<bool>, Query, description = "Show the checks that are well, too")),
+    params(Detail),
     responses(
         Always,
         (status = 200, description = "It can", body = Readiness),
@@ -46,7 +56,7 @@ pub(super) async fn readyz(
     parameters: Parameters,
 ) -> Result<Response, Problem> {
     parameters.only(&["verbose"], &[])?;
-    let verbose = parameters.flag("verbose")?;
+    let verbose = parameters.one("verbose") == Some("") || parameters.flag("verbose")?;
     let stopping = *context.stop.borrow();
     let mut checks: Vec<_> = context
         .backend

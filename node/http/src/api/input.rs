@@ -49,9 +49,46 @@ impl ShadowPath {
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct ClientPath {
-    /// The client id: up to 128 bytes of UTF-8 without control characters.
-    #[param(value_type = String, min_length = 1, max_length = 128, example = "app-1")]
-    pub(super) id: ClientId,
+    /// The client id.
+    #[param(min_length = 1, example = "app-1")]
+    id: String,
+}
+
+impl ClientPath {
+    /// The id; a text that cannot be one is the name of nobody.
+    pub(super) fn client(&self, what: &str) -> Result<ClientId, Problem> {
+        ClientId::parse(&self.id).map_err(|_no_id| Problem::not_found(what, &self.id))
+    }
+}
+
+/// The condition of a read.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `Preconditions` reads")]
+pub(super) struct Unless {
+    /// Only if the entity tag is another one.
+    #[param(
+        rename = "If-None-Match",
+        required = false,
+        pattern = r#"^(\*|(W/)?"[^"]*"( *, *(W/)?"[^"]*")*)$"#,
+        example = "\"1\""
+    )]
+    if_none_match: String,
+}
+
+/// The condition of a change.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "describes what `Preconditions` reads")]
+pub(super) struct Only {
+    /// Only if the entity tag is one of these.
+    #[param(
+        rename = "If-Match",
+        required = false,
+        pattern = r#"^(\*|(W/)?"[^"]*"( *, *(W/)?"[^"]*")*)$"#,
+        example = "\"1\""
+    )]
+    if_match: String,
 }
 
 /// How to page.
@@ -146,11 +183,11 @@ impl Parameters {
             .map(|(_, value)| value.as_str())
     }
 
-    /// `true` or `false`; absent is false and a bare name is true.
+    /// `true` or `false`; absent is false.
     pub(super) fn flag(&self, name: &str) -> Result<bool, Problem> {
         match self.one(name) {
             None | Some("false") => Ok(false),
-            Some("" | "true") => Ok(true),
+            Some("true") => Ok(true),
             Some(_) => {
                 let detail = format!("`{name}` must be true or false");
                 Err(Problem::invalid(format!("query:{name}"), "type", detail))

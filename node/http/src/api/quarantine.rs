@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{model::Quarantine, problem::Problem};
 
+const QUARANTINED: &str = "quarantined device";
+
 /// All quarantined devices, with the reason. Few: a device gets here by a bug of ours.
 #[utoipa::path(
     get,
@@ -39,12 +41,13 @@ pub(super) async fn list(State(context): State<Context>) -> Json<Quarantine> {
 )]
 pub(super) async fn release(
     State(context): State<Context>,
-    Segments(ClientPath { id }): Segments<ClientPath>,
+    Segments(path): Segments<ClientPath>,
 ) -> Result<Response, Problem> {
+    let id = path.client(QUARANTINED)?;
     if context.backend.release(&id).await? {
         tracing::info!(client = %id, "released from quarantine by an operator");
         Ok(StatusCode::NO_CONTENT.into_response())
     } else {
-        Err(Problem::not_found("quarantined device", id.as_str()))
+        Err(Problem::not_found(QUARANTINED, id.as_str()))
     }
 }

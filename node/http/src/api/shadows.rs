@@ -15,7 +15,7 @@ use umbel_core::ids::{DeviceId, ShadowName};
 use super::{
     Context, body,
     docs::{OnDevice, OnWrite},
-    input::{CLASSIC, DevicePath, Paging, Parameters, Segments, ShadowPath},
+    input::{CLASSIC, DevicePath, Only, Paging, Parameters, Segments, ShadowPath, Unless},
 };
 use crate::{
     cursor,
@@ -114,7 +114,7 @@ pub(super) async fn list(
     tag = "shadows",
     params(
         ShadowPath,
-        ("If-None-Match" = Option<String>, Header, description = "304 at this version", example = "\"1\"")
+        Unless
     ),
     responses(
         (status = 200, description = "The shadow", body = Shadow,
@@ -157,7 +157,7 @@ pub(super) async fn get(
     tag = "shadows",
     params(
         ShadowPath,
-        ("If-Match" = Option<String>, Header, description = "Only at this version", example = "\"1\"")
+        Only
     ),
     request_body(content = ShadowSections, content_type = "application/merge-patch+json"),
     responses(
@@ -195,8 +195,8 @@ pub(super) async fn patch(
     tag = "shadows",
     params(
         ShadowPath,
-        ("If-Match" = Option<String>, Header, description = "Only at this version", example = "\"1\""),
-        ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none", example = "*")
+        Only,
+        Unless
     ),
     request_body = ShadowSections,
     responses(
@@ -246,7 +246,7 @@ pub(super) async fn put(
     tag = "shadows",
     params(
         ShadowPath,
-        ("If-Match" = Option<String>, Header, description = "Only at this version", example = "\"1\"")
+        Only
     ),
     responses((status = 204, description = "Deleted"), OnWrite)
 )]

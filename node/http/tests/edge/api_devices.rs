@@ -150,15 +150,6 @@ async fn a_device_is_created_once_with_if_none_match() {
 }
 
 #[tokio::test]
-async fn a_device_may_be_created_without_a_body() {
-    let api = Api::new();
-    assert_eq!(
-        api.send("PUT", "/api/v1/devices/new", &[], "").await.status,
-        201
-    );
-}
-
-#[tokio::test]
 async fn put_replaces_what_is_said_of_a_device() {
     let api = fleet();
     let body = r#"{"site":"roof","tags":{"new":"1"}}"#;
@@ -270,6 +261,7 @@ async fn bodies_that_are_not_what_they_should_be_are_refused() {
             "unsupported-media-type",
         ),
         ("PUT", vec![], "{}", 415, "unsupported-media-type"),
+        ("PUT", vec![JSON], "", 400, "invalid-request"),
         ("PUT", vec![JSON], "[]", 400, "invalid-request"),
         ("PUT", vec![JSON], "{", 400, "invalid-request"),
         ("PUT", vec![JSON], r#"{"typo":"x"}"#, 400, "invalid-request"),
