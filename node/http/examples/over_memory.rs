@@ -1,15 +1,20 @@
-//! The HTTP API over a real fleet and broker that keep everything in memory: something to point `schemathesis` at.
+//! The HTTP edge over a real fleet and broker that keep everything in memory: something to point `schemathesis` and
+//! boto3 at. Prints the URLs of our API and of the AWS data plane.
 //!
 //! `cargo run -p umbel-http --example over_memory`, then
-//! `st run http://127.0.0.1:PORT/api/openapi.json --exclude-operation-id streamEvents`.
+//! `st --config-file node/http/schemathesis.toml run http://127.0.0.1:PORT/api/openapi.json`.
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 use umbel_actors::{Fleet, ports::Clock};
-use umbel_core::time::{Tick, Timestamp};
+use umbel_core::{
+    ids::ClientId,
+    policy::{Context, Policy},
+    time::{Tick, Timestamp},
+};
 use umbel_http::{
-    Api, Instruments, Limits,
+    Access, Api, Caller, Instruments, Limits, aws_router,
     port::Backend,
     router,
     serve::{Role, Server},
@@ -47,6 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Arc::clone(&clock),
     )
     .await?;
+    broker.attach(Arc::new(fleet.clone()));
     fleet.recover().await;
     let instruments = Instruments {
         checks: Box::new(Vec::new),
@@ -55,18 +61,29 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let backend: Arc<dyn Backend> = Arc::new(Api::new(fleet, broker, clock, instruments));
     let (stop, stopped) = watch::channel(false);
     let limits = Limits::default();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let server = Server::start(
-        listener,
-        router(backend, &limits, stopped),
-        Role::Api,
-        None,
-        &limits,
+    let anybody = ClientId::parse("anybody")?;
+    let caller = Caller {
+        principal: "anybody".to_owned(),
+        policy: Policy::open().compile(&Context::new(anybody)),
+    };
+    let aws = aws_router(Arc::clone(&backend), Access::Open(caller), &limits);
+    let api = router(backend, &limits, stopped);
+    let api = Server::start(bind().await?, api, Role::Api, None, &limits)?;
+    let aws = Server::start(bind().await?, aws, Role::Aws, None, &limits)?;
+    writeln!(
+        std::io::stdout(),
+        "http://{}\nhttp://{}",
+        api.local_addr(),
+        aws.local_addr()
     )?;
-    writeln!(std::io::stdout(), "http://{}", server.local_addr())?;
     tokio::signal::ctrl_c().await?;
     stop.send_replace(true);
-    server.shutdown(Duration::from_secs(5)).await;
+    api.shutdown(Duration::from_secs(5)).await;
+    aws.shutdown(Duration::from_secs(5)).await;
     running.shutdown(Duration::from_secs(5)).await;
     Ok(())
+}
+
+async fn bind() -> std::io::Result<TcpListener> {
+    TcpListener::bind("127.0.0.1:0").await
 }

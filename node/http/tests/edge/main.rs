@@ -14,5 +14,6 @@ mod aws;
 mod bounds;
 mod described;
 mod memory;
+mod real;
 mod servers;
 mod support;
