@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rand::Rng;
 use umbel_core::{
-    device,
+    device::{self, Kind, events},
     ids::{ClientId, SessionEpoch, ShardId},
     message::Message,
-    topic::check_name,
+    topic::{aws::LifecycleEvent, check_name},
 };
 
 use super::{
@@ -57,7 +57,18 @@ impl Broker {
         identity: Identity,
         peer: Peer,
     ) -> Result<(Session, ConnAck), ConnAck> {
-        self.check(&connect, &identity).map_err(ConnAck::refused)?;
+        if let Err(reason) = self.check(&connect, &identity) {
+            if reason == ReasonCode::NotAuthorized {
+                let Identity {
+                    client,
+                    kind,
+                    principal,
+                    ..
+                } = &identity;
+                self.announce_refusal(client, *kind, principal, &peer);
+            }
+            return Err(ConnAck::refused(reason));
+        }
         let broker = Arc::clone(self);
         let opening = tokio::spawn(async move { broker.open(connect, identity, peer).await });
         let opened = opening.await.unwrap_or_else(|error| {
@@ -65,6 +76,33 @@ impl Broker {
             Err(ReasonCode::UnspecifiedError)
         });
         opened.map_err(ConnAck::refused)
+    }
+
+    /// Tells watchers that a client was refused for want of rights.
+    pub fn announce_refusal(
+        self: &Arc<Self>,
+        client: &ClientId,
+        kind: Kind,
+        principal: &str,
+        peer: &Peer,
+    ) {
+        let topic = LifecycleEvent::ConnectFailed.topic(client);
+        if !topic.is_some_and(|topic| self.router.is_wanted(&topic)) {
+            return;
+        }
+        let now = self.now();
+        // no epoch was given: the time tells attempts apart
+        let epoch = SessionEpoch(now.millis());
+        let subject = events::Subject {
+            client,
+            kind,
+            epoch,
+            principal,
+        };
+        let address = peer.address.ip().to_string();
+        if let Some(message) = events::connect_failed(subject, &address, now) {
+            drop(self.route(message));
+        }
     }
 
     async fn open(

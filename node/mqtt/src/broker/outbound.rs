@@ -370,6 +370,11 @@ impl Outbound {
             && self.stored_messages == 0
     }
 
+    /// Whether storage has messages that memory has not.
+    pub(crate) const fn has_spilled(&self) -> bool {
+        self.spilled > 0
+    }
+
     /// Up to which row this was read, if only storage held something.
     pub(crate) const fn loaded(&self) -> u64 {
         self.loaded

@@ -19,37 +19,54 @@ use crate::{
 /// Topics shorter than this are not worth an alias: introducing one costs three bytes.
 const ALIAS_TOPIC_BYTES_MIN: usize = 4;
 
+/// What may be sent next.
+enum Next {
+    /// This, and whether an earlier connection may have sent it.
+    Message(Queued, bool),
+    /// Nothing in memory, but storage has more.
+    PerhapsMore,
+    /// Nothing, or nothing yet.
+    Nothing,
+}
+
 impl Session {
     /// Sends what waits until the window or `out` is full.
     pub(super) fn send_messages(&mut self, out: &mut Outgoing) -> Result<(), Close> {
         while !out.is_full() {
-            let (next, was_sent) = {
-                let mut state = self.state()?;
-                match state.outbound_if_any() {
-                    Some(outbound) => {
-                        let next = outbound.next(usize::from(self.window));
-                        let was_sent = next.as_ref().is_some_and(|next| {
-                            next.qos > Qos::AtMostOnce && outbound.was_sent(next.sequence)
-                        });
-                        if next.is_none() {
-                            state.tidy();
-                        }
-                        (next, was_sent)
-                    },
-                    None => (None, false),
-                }
-            };
-            match next {
-                Some(next) if next.released => {
+            match self.next_message()? {
+                Next::Message(next, _) if next.released => {
                     let release = Ack::new(packet_id(next.sequence), ReasonCode::Success);
                     super::say(&Packet::PubRel(release), out);
                 },
-                Some(next) => self.send(&next, was_sent, out)?,
-                None if self.broker.refill(&self.mailbox, self.epoch) => {},
-                None => return Ok(()),
+                Next::Message(next, was_sent) => self.send(&next, was_sent, out)?,
+                Next::PerhapsMore if self.broker.refill(&self.mailbox, self.epoch) => {},
+                Next::PerhapsMore | Next::Nothing => return Ok(()),
             }
         }
         Ok(())
+    }
+
+    fn next_message(&self) -> Result<Next, Close> {
+        let mut state = self.state()?;
+        let owes_retained = state.backfill.is_some();
+        let Some(outbound) = state.outbound_if_any() else {
+            return Ok(if owes_retained {
+                Next::PerhapsMore
+            } else {
+                Next::Nothing
+            });
+        };
+        if let Some(next) = outbound.next(usize::from(self.window)) {
+            let was_sent = next.qos > Qos::AtMostOnce && outbound.was_sent(next.sequence);
+            return Ok(Next::Message(next, was_sent));
+        }
+        let may_refill = owes_retained || outbound.has_spilled();
+        state.tidy();
+        Ok(if may_refill {
+            Next::PerhapsMore
+        } else {
+            Next::Nothing
+        })
     }
 
     fn send(&mut self, queued: &Queued, dup: bool, out: &mut Outgoing) -> Result<(), Close> {

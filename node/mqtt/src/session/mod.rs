@@ -32,8 +32,8 @@ use self::{alias::Aliases, reply::Reply};
 use crate::{
     broker::{Broker, End, Eviction, Mailbox, Pulse, State, metrics},
     close::{Close, CloseCause},
-    outgoing::Outgoing,
-    packet::{Disconnect, Packet},
+    outgoing::{Outgoing, TooLarge},
+    packet::{Ack, Disconnect, Packet},
     reason::{ProtocolVersion, ReasonCode},
 };
 
@@ -291,10 +291,20 @@ fn taken_over() -> Close {
     Close::because(ReasonCode::SessionTakenOver, CloseCause::TakenOver)
 }
 
-/// Says something the client must be able to take. What does not fit even without words beside it cannot be said
-/// (MQTT-3.1.2-24); only a maximum packet size of a few bytes makes that happen.
+/// Says something the client has to be told, without the words beside it if it takes no packet that large
+/// (MQTT-3.4.2-2). Only a maximum packet size of a few bytes can make even that impossible.
 fn say(packet: &Packet, out: &mut Outgoing) {
-    if out.push(packet).is_err() {
+    if out.push(packet).is_ok() {
+        return;
+    }
+    let bare = if let Packet::PubAck(ack) = packet {
+        out.push(&Packet::PubAck(Ack::new(ack.packet_id, ack.reason)))
+    } else if let Packet::PubRec(ack) = packet {
+        out.push(&Packet::PubRec(Ack::new(ack.packet_id, ack.reason)))
+    } else {
+        Err(TooLarge)
+    };
+    if bare.is_err() {
         metrics::dropped(metrics::Drop::TooLarge, 1);
     }
 }

@@ -12,13 +12,16 @@ use crate::{
     broker::{Inbound, Outcome, Pending, Ticket, metrics},
     close::{Close, CloseCause},
     outgoing::Outgoing,
-    packet::{Ack, Packet, Publish},
+    packet::{Ack, AckProperties, Packet, Publish},
     reason::ReasonCode,
 };
 
 /// Most QoS 2 identifiers a client may leave unreleased. MQTT 5 clients are bound by the receive maximum long before;
 /// older ones are not told of it.
 const UNRELEASED_MAX: usize = 4_096;
+
+/// Why a message is not taken: for the client's program, and for a person.
+type Objection = (ReasonCode, &'static str);
 
 impl Session {
     pub(super) fn on_publish(&mut self, publish: Publish, out: &mut Outgoing) -> Result<(), Close> {
@@ -34,8 +37,8 @@ impl Session {
             return self.answer_again(&publish, out);
         }
         self.count_in(&publish)?;
-        if let Some(reason) = self.objection(&publish) {
-            return self.refuse(&publish, reason, out);
+        if let Some(objection) = self.objection(&publish) {
+            return self.refuse(&publish, objection, out);
         }
         let (qos, id) = (publish.qos, publish.packet_id);
         match (qos, id) {
@@ -153,18 +156,28 @@ impl Session {
     }
 
     /// Why the message is not taken, if it is not.
-    fn objection(&self, publish: &Publish) -> Option<ReasonCode> {
+    fn objection(&self, publish: &Publish) -> Option<Objection> {
         let topic = publish.topic.as_str();
         if check_name(topic, &self.broker.config().topics).is_err() {
-            return Some(ReasonCode::TopicNameInvalid);
+            return Some((
+                ReasonCode::TopicNameInvalid,
+                "the topic is longer or deeper than allowed",
+            ));
         }
         if !self.policy.may_publish(topic, publish.retain) {
             metrics::refused("publish");
-            return Some(ReasonCode::NotAuthorized);
+            return Some((
+                ReasonCode::NotAuthorized,
+                "publishing to this topic is not allowed",
+            ));
         }
         if publish.retain && topic.starts_with('$') {
             metrics::refused("retain");
-            return Some(ReasonCode::NotAuthorized); // reserved topics keep nothing (T8)
+            // T8
+            return Some((
+                ReasonCode::NotAuthorized,
+                "reserved topics keep no retained messages",
+            ));
         }
         let properties = publish
             .properties
@@ -172,7 +185,7 @@ impl Session {
             .map(|properties| &properties.message);
         let says_utf8 = properties.is_some_and(|said| said.payload_is_utf8 == Some(true));
         if says_utf8 && std::str::from_utf8(&publish.payload).is_err() {
-            return Some(ReasonCode::PayloadFormatInvalid);
+            return Some((ReasonCode::PayloadFormatInvalid, "the payload is not UTF-8"));
         }
         None
     }
@@ -181,7 +194,7 @@ impl Session {
     fn refuse(
         &mut self,
         publish: &Publish,
-        reason: ReasonCode,
+        (reason, words): Objection,
         out: &mut Outgoing,
     ) -> Result<(), Close> {
         if !self.speaks_v5() {
@@ -196,15 +209,23 @@ impl Session {
         if publish.qos > Qos::AtMostOnce {
             self.unacknowledged = self.unacknowledged.saturating_sub(1);
         }
-        match (publish.qos, publish.packet_id) {
-            (Qos::AtLeastOnce, Some(id)) => {
-                self.reply_with(Packet::PubAck(Ack::new(id, reason)), out);
-            },
-            (Qos::ExactlyOnce, Some(id)) => {
-                self.reply_with(Packet::PubRec(Ack::new(id, reason)), out);
-            },
-            (Qos::AtMostOnce, _) | (_, None) => {},
-        }
+        let Some(id) = publish.packet_id else {
+            return Ok(());
+        };
+        let words = AckProperties {
+            reason_string: Some(words.to_owned()),
+            user: Vec::new(),
+        };
+        let ack = Ack {
+            properties: Some(Box::new(words)),
+            ..Ack::new(id, reason)
+        };
+        let packet = if publish.qos == Qos::AtLeastOnce {
+            Packet::PubAck(ack)
+        } else {
+            Packet::PubRec(ack)
+        };
+        self.reply_with(packet, out);
         Ok(())
     }
 

@@ -65,16 +65,14 @@ impl Session {
             .broker
             .unsubscribe(&self.mailbox, self.epoch, &filters)
             .ok_or_else(super::taken_over)?;
-        let reason = |existed| {
-            if existed {
-                ReasonCode::Success
-            } else {
-                ReasonCode::NoSubscriptionExisted
-            }
+        let reason = |(existed, filter): (bool, &Option<Filter>)| match (existed, filter) {
+            (true, _) => ReasonCode::Success,
+            (false, Some(_)) => ReasonCode::NoSubscriptionExisted,
+            (false, None) => ReasonCode::TopicFilterInvalid,
         };
         let ack = SubAck {
             packet_id: unsubscribe.packet_id,
-            reasons: existed.into_iter().map(reason).collect(),
+            reasons: existed.into_iter().zip(&filters).map(reason).collect(),
             properties: None,
         };
         self.reply(What::UnsubAck(Box::new(ack)), forgotten, out)

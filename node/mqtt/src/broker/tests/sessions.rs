@@ -412,3 +412,26 @@ async fn an_older_connection_that_closes_late_does_not_end_the_newer() {
     assert!(newer.hear().is_empty());
     assert_eq!(world.broker.totals().connected, 1);
 }
+
+#[tokio::test]
+async fn watchers_are_told_of_a_client_that_was_refused() {
+    let world = World::new();
+    let mut watcher = world.connect(hello("watcher", V5)).await;
+    watcher.subscribe("$aws/events/presence/connect_failed/+", Qos::AtMostOnce);
+    let thief = hello("thief", V3).policy(umbel_core::policy::Policy::deny_all());
+    assert!(world.try_connect(thief).await.is_err());
+    let got = watcher.messages();
+    assert_eq!(got[0].topic, "$aws/events/presence/connect_failed/thief");
+    assert!(
+        got[0].payload.contains("AUTHORIZATION_FAILED"),
+        "{}",
+        got[0].payload
+    );
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    let session = size_of::<crate::session::Session>();
+    let mailbox = size_of::<crate::broker::Mailbox>();
+    assert!(session + mailbox <= 512, "{session} + {mailbox} bytes");
+}
