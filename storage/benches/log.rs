@@ -103,6 +103,14 @@ fn measure(dir: &str, groups: u64, bytes: usize, time: Duration) {
         cpu * 1e6 / count,
         log.size_bytes() >> 10,
     );
+    drop(log);
+    let fatal: Fatal = Arc::new(|reason| panic!("{reason}"));
+    let at = Instant::now();
+    drop(Log::open(&LogOptions::new(home.path(), fatal)).unwrap());
+    println!(
+        "             opened again in {:.3} s",
+        at.elapsed().as_secs_f64()
+    );
 }
 
 /// Seconds of CPU this process used.

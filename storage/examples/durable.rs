@@ -16,6 +16,7 @@ use std::{
     collections::BTreeMap,
     env, io,
     path::Path,
+    process::exit,
     sync::{Arc, mpsc},
 };
 
@@ -74,7 +75,10 @@ fn write(dir: &Path) {
     let append = |group: u16, index: u64| {
         let sender = sender.clone();
         let done: Done = Box::new(move |outcome: Result<(), _>| {
-            outcome.unwrap();
+            if let Err(error) = outcome {
+                println!("# {error}");
+                exit(3);
+            }
             sender.send((group, index)).unwrap();
         });
         log.append(

@@ -124,7 +124,8 @@ pub trait GroupLog: Send + Sync + 'static {
     fn remove(&self, group: GroupId, done: Done);
 
     /// Whether new proposals should be made: [`LogError::Full`] while free space is below the reserve, which is
-    /// kept for votes and for what is already under way. Cheap; recovers by itself.
+    /// kept for votes and for what is already under way, [`LogError::Failed`] once the log failed. Cheap; a full
+    /// disk recovers by itself.
     fn admit(&self) -> Result<(), LogError>;
 
     /// Groups that hold back disk space and should snapshot and purge.

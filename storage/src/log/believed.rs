@@ -24,6 +24,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
+    guard::guarded,
     metrics::log as names,
     space::{PROBE_EVERY, Probe, Space, probe_of},
 };
@@ -127,15 +128,20 @@ impl Log {
             found.cuts,
         );
         let rewritten = found.rewritten;
-        let (cleaned, wants) = (Arc::clone(&shared), Arc::clone(&wanted));
+        let (written, cleaned) = (Arc::clone(&shared), Arc::clone(&shared));
+        let wants = Arc::clone(&wanted);
         let start = || -> io::Result<(Reader, Vec<JoinHandle<()>>)> {
             let (reader, reading) = Reader::start(Arc::clone(&shared))?;
             let writing = Builder::new()
                 .name("log-writer".to_owned())
-                .spawn(|| writer.run())?;
+                .spawn(move || or_fail(&written, || writer.run()))?;
             let cleaning = Builder::new()
                 .name("log-cleaner".to_owned())
-                .spawn(move || clean_up_until_stopped(&cleaned, &wants, rewritten))?;
+                .spawn(move || {
+                    or_fail(&cleaned, || {
+                        clean_up_until_stopped(&cleaned, &wants, rewritten);
+                    });
+                })?;
             Ok((reader, vec![reading, writing, cleaning]))
         };
         let (reader, threads) = start().map_err(|source| OpenError::Io {
@@ -167,10 +173,17 @@ impl Drop for Log {
                 tracing::error!("a thread of the log panicked");
             }
         }
-        if self.shared.has_failed() {
+        if self.shared.not_failed().is_err() {
             // closing the engine would sync, and a sync after a failed one says nothing true
             let _forgotten = std::mem::ManuallyDrop::new(Arc::clone(&self.shared));
         }
+    }
+}
+
+/// A thread of the log that panics takes the log with it: nobody would be answered any more.
+fn or_fail(shared: &Shared, run: impl FnOnce()) {
+    if let Err(reason) = guarded("a thread of the log", run) {
+        shared.fail(&reason);
     }
 }
 
@@ -257,6 +270,7 @@ impl GroupLog for Log {
     }
 
     fn admit(&self) -> Result<(), LogError> {
+        self.shared.not_failed()?;
         if self.shared.space.is_low() {
             Err(LogError::Full)
         } else {

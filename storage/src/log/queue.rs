@@ -137,8 +137,9 @@ impl Shared {
         inner.stopping || inner.failed.is_some()
     }
 
-    pub(super) fn has_failed(&self) -> bool {
-        self.inner.lock().failed.is_some()
+    pub(super) fn not_failed(&self) -> Result<(), LogError> {
+        let failed = self.inner.lock().failed.clone();
+        failed.map_or(Ok(()), |reason| Err(LogError::Failed(reason)))
     }
 
     /// Waits for the end to be asked for, at most this long.

@@ -9,7 +9,7 @@ use super::{
     high_water::HighWater,
     queue::{Change, Request, Shared},
 };
-use crate::metrics::log as names;
+use crate::{guard::guarded, metrics::log as names};
 
 /// Key of the number of the flush, in the node's region.
 pub(super) const KEY_FLUSH: u8 = b'f';
@@ -167,7 +167,10 @@ impl Writer {
         let appended = |request: &Pending| Some((request.group, request.end?, request.cuts));
         self.shared.durable(pending.iter().filter_map(appended));
         for request in pending {
-            (request.done)(Ok(()));
+            // one defect must not keep the others of the batch from their answers
+            if let Err(reason) = guarded("an answer of the log", || (request.done)(Ok(()))) {
+                self.shared.fail(&reason);
+            }
         }
     }
 

@@ -159,6 +159,7 @@ fn a_failed_sync_ends_the_node_once_and_acknowledges_nothing() {
     let outcome = wait(|done| log.set_meta(G, Meta::Vote, "v".into(), done));
     assert!(matches!(outcome, Err(LogError::Failed(_))), "{outcome:?}");
     assert_eq!(ends.lock().len(), 1);
+    assert!(matches!(log.admit(), Err(LogError::Failed(_))));
     drop(log);
     // the failed log keeps its lock, as a process that is about to end does
     let copied = tempfile::tempdir().expect("temporary directory");
@@ -256,4 +257,19 @@ fn appends_of_many_groups_share_syncs() {
     );
     let syncs = faults.syncs.load(Ordering::SeqCst) - before;
     assert!(syncs < 20 * 64 / 2, "{syncs} syncs");
+}
+
+#[test]
+fn an_answer_that_panics_ends_the_log_instead_of_leaving_others_without_answers() {
+    let Rig { log, ends, .. } = rig();
+    append(&log, G, 1, &["a"]).expect("durable");
+    log.set_meta(G, Meta::Vote, "v".into(), Box::new(|_| panic!("a defect")));
+    let outcome = append(&log, G, 2, &["b"]);
+    assert!(
+        outcome.is_ok() || matches!(outcome, Err(LogError::Failed(_))),
+        "{outcome:?}"
+    );
+    let outcome = append(&log, G, 3, &["c"]);
+    assert!(matches!(outcome, Err(LogError::Failed(_))), "{outcome:?}");
+    assert_eq!(ends.lock().len(), 1);
 }

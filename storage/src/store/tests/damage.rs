@@ -80,7 +80,11 @@ fn campaign(steps: usize) -> (u32, u32) {
     let bytes = fs::read(file(&live)).expect("readable");
     let control = home.path().join("control");
     copy(&live, &control);
-    assert_eq!(judge(&control, &expected, "control"), usize::from(SHARDS), "nothing was damaged");
+    assert_eq!(
+        judge(&control, &expected, "control"),
+        usize::from(SHARDS),
+        "nothing was damaged"
+    );
     let (mut damages, mut hurt) = (0, 0);
     for step in 0..steps {
         let at = (bytes.len() * step / steps + step * 13) % bytes.len();
