@@ -119,12 +119,16 @@ async fn connect(fleet: &Fleet, count: usize) -> Result<()> {
     let opened = stream::iter(0..count)
         .map(|number| async move {
             let client = ClientId::parse(&name(number))?;
-            fleet.connect(&client, hello()).await.context("refused")
+            fleet
+                .connect(&client, hello())
+                .await
+                .context("refused")
+                .map(drop)
         })
         .buffer_unordered(IN_FLIGHT)
         .collect::<Vec<_>>()
         .await;
-    opened.into_iter().try_for_each(|opened| opened.map(drop))
+    opened.into_iter().collect()
 }
 
 async fn update(fleet: &Fleet, count: usize, devices: usize) -> Result<()> {
@@ -139,12 +143,16 @@ async fn update(fleet: &Fleet, count: usize, devices: usize) -> Result<()> {
                 payload: Bytes::from(body),
                 origin: Origin::Http,
             };
-            fleet.shadow(&device, request).await.context("refused")
+            fleet
+                .shadow(&device, request)
+                .await
+                .context("refused")
+                .map(drop)
         })
         .buffer_unordered(IN_FLIGHT)
         .collect::<Vec<_>>()
         .await;
-    replies.into_iter().try_for_each(|reply| reply.map(drop))
+    replies.into_iter().collect()
 }
 
 #[tokio::main]

@@ -27,13 +27,16 @@ async fn crowded() -> MemoryLedger {
         .expect("readable")
         .expect("stored");
     let ledger = MemoryLedger::new(16);
+    let mut rows = vec![Vec::new(); 16];
     for number in 0..DEVICES {
         let id = format!("device-{number:06}");
         let shard = ShardId::of(&id, 16);
-        let write = Write::put(Table::Device, id, row.clone());
+        rows[usize::from(shard.0)].push(Write::put(Table::Device, id, row.clone()));
+    }
+    for (shard, writes) in (0..).map(ShardId).zip(rows) {
         let term = ledger.term(shard).expect("owned");
         ledger
-            .propose(shard, term, vec![write])
+            .propose(shard, term, writes)
             .await
             .expect("committed");
     }
