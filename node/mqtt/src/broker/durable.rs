@@ -24,6 +24,9 @@ use super::{
 /// Bytes of rows proposed together. A log entry may have 4 MiB; a fan-out to many sessions is cut well below it.
 const PROPOSAL_BYTES_MAX: usize = 1024 * 1024;
 
+/// Most rows deleted by one proposal: a log entry of that many keys stays far below its limit.
+const DELETIONS_MAX: usize = 5_000;
+
 /// How long deletions wait that were refused.
 const DELETE_RETRY: Duration = Duration::from_secs(1);
 
@@ -171,7 +174,8 @@ impl Broker {
         let mut waiting = mem::take(&mut *self.deletions.waiting.lock());
         waiting.sort_by_key(|(mailbox, _)| mailbox.shard());
         let mut proposals = Vec::new();
-        for rows in waiting.chunk_by(|one, other| one.0.shard() == other.0.shard()) {
+        let by_shard = waiting.chunk_by(|one, other| one.0.shard() == other.0.shard());
+        for rows in by_shard.flat_map(|rows| rows.chunks(DELETIONS_MAX)) {
             let Some((mailbox, _)) = rows.first() else {
                 continue;
             };

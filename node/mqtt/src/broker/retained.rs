@@ -19,6 +19,9 @@ use super::{delivery::cost, rows};
 /// Topics looked at in one step of a scan, matching or not: a wildcard may look at many and find none.
 const SCAN_STEPS: usize = 2_000;
 
+/// Most expired messages removed at a time: each is a proposal, made while publishers of retained messages wait.
+const PURGE_MAX: usize = 256;
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// Which write made it: a failed older write must not undo a newer one.
@@ -220,7 +223,7 @@ impl Retained {
                 }
             });
         }
-        for topic in expired {
+        for topic in expired.into_iter().take(PURGE_MAX) {
             inner.remove(&topic);
             let shard = self.shard(&topic);
             if let Some(term) = self.ledger.term(shard) {
