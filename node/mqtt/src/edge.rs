@@ -72,6 +72,9 @@ impl<G: Gate> Edge<G> {
     /// Counts a connection that never opened, and logs it unless its cause was logged within this second.
     pub(crate) fn refuse(&self, refusal: Refusal, address: IpAddr, detail: &dyn fmt::Display) {
         self.counters.refused(refusal);
+        if refusal == Refusal::Abandoned {
+            return; // what load balancers do to see whether we are there
+        }
         let throttle = self.log.refused.get(refusal as usize);
         if let Some(more) = throttle.and_then(|throttle| throttle.pass(self.now())) {
             let cause = refusal.label();

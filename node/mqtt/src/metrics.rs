@@ -29,8 +29,9 @@ pub const BYTES_OUT: &str = "umbel_mqtt_out_bytes_total";
 /// Times the accept loop ran out of files.
 pub const ACCEPT_EXHAUSTED: &str = "umbel_mqtt_accept_exhausted_total";
 
-/// Describes every metric of the edge.
+/// Describes every metric of the edge and of the broker.
 pub fn describe() {
+    crate::broker::metrics::describe();
     describe_gauge!(
         CONNECTIONS,
         Unit::Count,

@@ -124,7 +124,7 @@ fn suback_v3(reason: ReasonCode) -> v3::SubscribeReturnCode {
 fn to_v5(packet: &Packet) -> Option<v5::Packet> {
     Some(match packet {
         Packet::Connect(connect) => connect_to_v5(connect),
-        Packet::ConnAck(ack) => connack_to_v5(ack)?,
+        Packet::ConnAck(ack) => connack_to_v5(ack),
         Packet::Subscribe(subscribe) => v5::Packet::Subscribe(v5::Subscribe {
             packet_id: subscribe.packet_id,
             id: subscribe.subscription_id,
@@ -141,7 +141,7 @@ fn to_v5(packet: &Packet) -> Option<v5::Packet> {
                 packet_id: ack.packet_id,
                 properties,
                 reason_string,
-                status: codes(&ack.reasons)?,
+                status: codes(&ack.reasons),
             })
         },
         Packet::Unsubscribe(unsubscribe) => v5::Packet::Unsubscribe(v5::Unsubscribe {
@@ -159,7 +159,7 @@ fn to_v5(packet: &Packet) -> Option<v5::Packet> {
                 packet_id: ack.packet_id,
                 properties,
                 reason_string,
-                status: codes(&ack.reasons)?,
+                status: codes(&ack.reasons),
             })
         },
         Packet::Disconnect(disconnect) => v5::Packet::Disconnect(v5::Disconnect {
@@ -226,10 +226,15 @@ fn will_to_v5(will: &Will) -> v5::LastWill {
     }
 }
 
-fn connack_to_v5(ack: &ConnAck) -> Option<v5::Packet> {
-    Some(v5::Packet::ConnectAck(Box::new(v5::ConnectAck {
+fn connack_to_v5(ack: &ConnAck) -> v5::Packet {
+    v5::Packet::ConnectAck(Box::new(v5::ConnectAck {
         session_present: ack.session_present,
-        reason_code: ack.reason.value().try_into().ok()?,
+        // What CONNACK has no code for is a reason to come back later.
+        reason_code: ack
+            .reason
+            .value()
+            .try_into()
+            .unwrap_or(v5::ConnectAckReason::ServerUnavailable),
         session_expiry_interval_secs: ack.session_expiry,
         receive_max: ack.receive_maximum.unwrap_or(RECEIVE_MAXIMUM_DEFAULT),
         max_qos: to_qos(ack.maximum_qos),
@@ -247,7 +252,7 @@ fn connack_to_v5(ack: &ConnAck) -> Option<v5::Packet> {
         auth_data: None,
         reason_string: optional(ack.reason_string.as_deref()),
         user_properties: pairs(&ack.user),
-    })))
+    }))
 }
 
 fn subscription_to_v5(one: &Subscription) -> Option<(ByteString, v5::SubscriptionOptions)> {
@@ -260,11 +265,15 @@ fn subscription_to_v5(one: &Subscription) -> Option<(ByteString, v5::Subscriptio
     Some((text(&one.filter), options))
 }
 
-fn codes<T: TryFrom<u8>>(reasons: &[ReasonCode]) -> Option<Vec<T>> {
-    reasons
-        .iter()
-        .map(|reason| T::try_from(reason.value()).ok())
-        .collect()
+/// A code these packets do not have is told as an unspecified error: an answer must not be lost for it.
+fn codes<T: TryFrom<u8>>(reasons: &[ReasonCode]) -> Vec<T> {
+    let unspecified = ReasonCode::UnspecifiedError.value();
+    let code = |reason: &ReasonCode| {
+        T::try_from(reason.value())
+            .or_else(|_no_such_code| T::try_from(unspecified))
+            .ok()
+    };
+    reasons.iter().filter_map(code).collect()
 }
 
 fn words(properties: Option<&AckProperties>) -> (v5::UserProperties, Option<ByteString>) {

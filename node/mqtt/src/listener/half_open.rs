@@ -90,6 +90,21 @@ impl HalfOpen {
         })
     }
 
+    /// Sends everyone away. Whoever comes later is bounded as before.
+    pub(super) fn clear(&self) {
+        let mut table = self.inner.table.lock();
+        let next = table.next; // identifiers are never used again
+        let gone = std::mem::replace(
+            &mut *table,
+            Table {
+                next,
+                ..Table::default()
+            },
+        );
+        drop(table);
+        drop(gone);
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.inner.table.lock().by_age.len()

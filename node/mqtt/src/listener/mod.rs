@@ -106,6 +106,7 @@ impl<G: Gate> Listeners<G> {
             // A loop ends when told to; one that panicked has ended, too.
             drop(accept.await);
         }
+        self.edge.half_open.clear();
         let open = self.edge.open_connections();
         tracing::info!(open, window_secs = window.as_secs(), "draining connections");
         self.edge.registry.drain(window).await;

@@ -1,6 +1,8 @@
 //! The codec from outside: a table of everything it refuses, and laws that hold for everything else.
 
+mod foreign;
 mod laws;
+mod million;
 mod strict;
 
 /// A packet of a first byte and a body.

@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{Serve, serve, served, served_with};
 use crate::{
+    gate::Door,
     limits::Limits,
     reason::ProtocolVersion,
     testing::{TestGate, TestSession, accepted, connect, eventually, expect, greet, publish, rest},
@@ -209,7 +210,9 @@ async fn a_drain_says_goodbye_to_everyone() {
 
 #[test]
 fn an_open_connection_is_small() {
-    // Without the session, which belongs to the broker.
+    // Without the session, which belongs to the broker; the whole of it beside.
     let size = size_of::<Serve<TcpStream, TestGate>>() - size_of::<TestSession>();
-    assert!(size <= 448, "{size} bytes");
+    assert!(size <= 320, "{size} bytes");
+    let size = size_of::<Serve<TcpStream, Door>>();
+    assert!(size <= 448, "{size} bytes with the broker's session");
 }
