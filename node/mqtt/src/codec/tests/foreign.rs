@@ -38,10 +38,10 @@ fn written(packet: &Packet) -> Foreign {
 
 fn words() -> AckProperties {
     let user = vec![("k".to_owned(), "v".to_owned())];
-    Box::new(AckProperties {
+    AckProperties {
         reason_string: Some("why".to_owned()),
         user,
-    })
+    }
 }
 
 #[test]
