@@ -16,4 +16,5 @@ mod retained;
 mod sessions;
 mod shared;
 mod slow;
+mod wire;
 mod world;
