@@ -109,7 +109,7 @@ fn mosquitto_clients_change_and_watch_a_shadow() {
                 "1",
             ],
         );
-        node.http("GET", "/api/v1/devices/lamp/shadows/classic", &[], b"")
+        node.http("GET", "/api/v1/devices/lamp/shadows/$classic", &[], b"")
             .text()
             .contains("true")
             .then_some(())

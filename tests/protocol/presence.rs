@@ -7,7 +7,7 @@ fn view(node: &Node, device: &str, presence: &str) -> Value {
     eventually(format!("{device} is {presence}"), || {
         let answer = node.http("GET", &format!("/api/v1/devices/{device}"), &[], b"");
         let view: Value = serde_json::from_slice(&answer.body).ok()?;
-        (view["presence"] == presence).then_some(view)
+        (view["state"] == presence).then_some(view)
     })
 }
 

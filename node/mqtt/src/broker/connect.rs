@@ -44,7 +44,7 @@ impl Broker {
         let letters = rand::rng()
             .sample_iter(rand::distr::Alphanumeric)
             .take(ASSIGNED_CHARACTERS);
-        format!("auto-{}", letters.map(char::from).collect::<String>())
+        format!("auto.{}", letters.map(char::from).collect::<String>())
     }
 
     /// Opens a session for a client whose identity was established, or says why not.

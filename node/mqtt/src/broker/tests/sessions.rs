@@ -288,7 +288,7 @@ async fn a_nameless_client_gets_a_name_unless_it_wants_to_be_remembered() {
     };
     let client = world.connect(nameless(V5)).await;
     let assigned = client.answer.assigned_client_id.clone().expect("assigned");
-    assert!(assigned.starts_with("auto-") && assigned.len() == 25);
+    assert!(assigned.starts_with("auto.") && assigned.len() == 25);
     world.connect(nameless(V3)).await;
     let mut old = nameless(V3);
     old.connect.clean_start = false;
