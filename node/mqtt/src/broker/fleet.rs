@@ -103,7 +103,7 @@ impl FleetPort for Fleet {
             Ok(Opened {
                 epoch: opened.epoch,
                 session_present: opened.session_present,
-                pulse: Pulse::new(move |now| fleet.touch(&opened.pulse, now)),
+                pulse: Pulse::new(move |now| opened.pulse.touch(now)),
             })
         })
     }
