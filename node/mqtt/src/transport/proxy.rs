@@ -9,7 +9,6 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
-const HEADER_BYTES: usize = 16;
 
 /// Longest address part taken, extensions included. HAProxy sends a few hundred bytes at most.
 const ADDRESS_BYTES_MAX: usize = 1_024;
@@ -48,7 +47,15 @@ pub(crate) enum ProxyError {
 pub(crate) async fn read_header<S: AsyncRead + Unpin>(
     stream: &mut S,
 ) -> Result<Header, ProxyError> {
-    let mut head = [0; HEADER_BYTES];
+    let mut signature = [0; SIGNATURE.len()];
+    stream
+        .read_exact(&mut signature)
+        .await
+        .map_err(ProxyError::Io)?;
+    if signature != SIGNATURE {
+        return Err(ProxyError::Signature);
+    }
+    let mut head = [0; 4];
     stream.read_exact(&mut head).await.map_err(ProxyError::Io)?;
     let (command, len) = parse_head(head)?;
     let mut rest = [0; ADDRESS_BYTES_MAX];
@@ -66,11 +73,7 @@ enum Command {
     Proxy { family: u8 },
 }
 
-fn parse_head(head: [u8; HEADER_BYTES]) -> Result<(Command, usize), ProxyError> {
-    let [signature @ .., command, family, high, low] = head;
-    if signature != SIGNATURE {
-        return Err(ProxyError::Signature);
-    }
+fn parse_head([command, family, high, low]: [u8; 4]) -> Result<(Command, usize), ProxyError> {
     let len = usize::from(u16::from_be_bytes([high, low]));
     if len > ADDRESS_BYTES_MAX {
         return Err(ProxyError::TooLong);
