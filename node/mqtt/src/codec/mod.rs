@@ -1,6 +1,6 @@
 //! Bytes to packets and back.
 //!
-//! `rmqtt-codec` builds and reads the packets that are rare (CONNECT, SUBSCRIBE, …); [`library`] is the only file that
+//! `rmqtt-codec` builds and reads the packets that are rare (CONNECT, SUBSCRIBE, …); [`library`] is the only folder that
 //! names it. PUBLISH and its acknowledgements, which are all but a few packets of a day, are read and written here
 //! directly and checked against the library by property tests. In front of both stands [`validate`], which judges the
 //! raw frame, because the library forgets what a strict server has to know (doubled properties, absent or zero,
