@@ -32,7 +32,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Ctl(args) => return ctl::run(args).await,
         Command::Dev(args) => return dev_node(args).await,
         Command::Node(args) => return node(args).await,
-        Command::Config(args) => return config_command(args.command),
+        Command::Config(args) => return config_command(&args.command),
         Command::Ca(args) => ca::run(args).map(|text| println!("{text}")),
         Command::User(args) => match args.command {
             UserCommand::Hash => hash_password(),
@@ -51,10 +51,6 @@ fn conclude(done: Result<()>) -> ExitCode {
     }
 }
 
-#[expect(
-    clippy::result_large_err,
-    reason = "an exit code is what the error becomes"
-)]
 fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
     config::load(path, std::env::vars()).map_err(|error| {
         eprintln!("umbel: {error}");
@@ -62,13 +58,13 @@ fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
     })
 }
 
-fn config_command(command: ConfigCommand) -> ExitCode {
-    let (ConfigCommand::Check { config } | ConfigCommand::Show { config, .. }) = &command;
+fn config_command(command: &ConfigCommand) -> ExitCode {
+    let (ConfigCommand::Check { config } | ConfigCommand::Show { config, .. }) = command;
     match load(config.as_deref()) {
         Err(code) => code,
         Ok(loaded) => {
             if let ConfigCommand::Show { origin, .. } = command {
-                print!("{}", config::show(&loaded, origin));
+                print!("{}", config::show(&loaded, *origin));
             }
             ExitCode::SUCCESS
         },

@@ -179,7 +179,7 @@ section!(
 );
 
 section!(
-    /// Policy files (AWS IoT policy documents) that replace the built-in ones.
+    /// Policy files, as AWS knows them, that replace the built-in ones.
     Policy {
         /// For devices.
         device: Option<PathBuf> = None,

@@ -26,7 +26,11 @@ pub fn show(loaded: &Loaded, origins: bool) -> String {
                     });
                 }
             },
-            _ => {},
+            Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_) => {},
         }
     }
     text

@@ -56,7 +56,7 @@ fn show(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::R
         .iter()
         .filter(|(_, factor)| value >= *factor && value.is_multiple_of(*factor))
         .max_by_key(|(_, factor)| *factor);
-    let (unit, factor) = best.or(units.first()).copied().unwrap_or(("", 1));
+    let (unit, factor) = best.or_else(|| units.first()).copied().unwrap_or(("", 1));
     write!(f, "{}{unit}", value / factor)
 }
 

@@ -39,12 +39,12 @@ async fn play(id: String, broker: SocketAddr) {
     let mut reports = time::interval(REPORT_EVERY);
     loop {
         let told = tokio::select! {
-            _ = reports.tick() => device.report(),
+            _ = reports.tick() => Some(device.report()),
             event = next(&mut events) => match event {
                 Heard::Connected => {
                     // A full queue means the event loop is behind; the next connection tries again.
                     drop(client.try_subscribe(device.topic("update/delta"), QoS::AtLeastOnce));
-                    device.report()
+                    Some(device.report())
                 },
                 Heard::Delta(payload) => device.obey(&payload),
                 Heard::Nothing => None,
@@ -98,7 +98,7 @@ impl Device {
     }
 
     /// A walk of the temperature, and the settings in force.
-    fn report(&mut self) -> Option<Value> {
+    fn report(&mut self) -> Value {
         self.temperature += rand::rng().random_range(-0.5..0.5);
         let mut reported = self.settings.clone();
         reported.insert(
@@ -106,7 +106,7 @@ impl Device {
             json!((self.temperature * 10.0).round() / 10.0),
         );
         reported.insert("firmware".into(), json!("1.0.0"));
-        Some(json!({ "state": { "reported": reported } }))
+        json!({ "state": { "reported": reported } })
     }
 
     /// Takes over what is desired and says so at once.
@@ -130,7 +130,7 @@ mod tests {
         let delta = br#"{"version":3,"state":{"interval":5}}"#;
         let report = device.obey(delta).unwrap();
         assert_eq!(report, json!({"state":{"reported":{"interval":5}}}));
-        let next = device.report().unwrap();
+        let next = device.report();
         assert_eq!(next["state"]["reported"]["interval"], 5);
         assert!(device.obey(b"rubbish").is_none());
     }

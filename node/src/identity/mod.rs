@@ -49,7 +49,7 @@ impl Doorkeeper {
     }
 
     /// Who bears this certificate, as the AWS data plane asks: a device named by the subject.
-    pub fn bearer(&self, chain: &[CertificateDer<'_>]) -> Option<(DeviceId, Bearer)> {
+    pub fn bearer(chain: &[CertificateDer<'_>]) -> Option<(DeviceId, Bearer)> {
         let bearer = Bearer::of(chain.first()?).ok()?;
         let device = DeviceId::parse(&bearer.common_name).ok()?;
         Some((device, bearer))
@@ -88,7 +88,7 @@ impl Doorkeeper {
         chain: Option<&[CertificateDer<'static>]>,
     ) -> Result<Identity, AuthError> {
         let (device, bearer) = chain
-            .and_then(|chain| self.bearer(chain))
+            .and_then(Self::bearer)
             .ok_or(AuthError::NotAuthorized)?;
         if client.as_str() != device.as_str() {
             return Err(AuthError::NotAuthorized);
@@ -200,7 +200,7 @@ impl Identify for Doorkeeper {
         &'a self,
         certificates: &'a [CertificateDer<'static>],
     ) -> BoxFuture<'a, Option<Caller>> {
-        let caller = self.bearer(certificates).map(|(device, bearer)| Caller {
+        let caller = Self::bearer(certificates).map(|(device, bearer)| Caller {
             policy: self.device.compile(&Self::device_context(&device, &bearer)),
             principal: bearer.certificate_id,
         });

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use umbel_cluster::{Config as ClusterConfig, Shards};
 use umbel_core::ids::NodeId;
 use umbel_storage::{
-    log::{Log, LogOptions},
+    log::{GroupLog, Log, LogOptions},
     state::State,
     store::{StateOptions, StateStore},
 };
@@ -47,8 +47,8 @@ impl Disk {
         let cluster = ClusterConfig::new(NodeId(config.node.id), config.shards);
         let shards = Shards::start(
             cluster,
-            log.clone(),
-            state.clone(),
+            Arc::clone(&log) as Arc<dyn GroupLog>,
+            Arc::clone(&state) as Arc<dyn State>,
             Arc::new(|reason: String| end(&reason)),
         )
         .await?;

@@ -6,7 +6,7 @@ use rustls::RootCertStore;
 use tokio::{net::TcpListener, sync::watch};
 use umbel_actors::ports::Clock;
 use umbel_http::{
-    Access, Router, aws_router,
+    Access, Identify, Router, aws_router,
     port::Backend,
     router,
     serve::{self, Role, Server},
@@ -61,7 +61,7 @@ impl Edges {
             http.push(server);
         }
         if let (Some(aws), Some(tls)) = (&config.aws, &config.tls) {
-            let access = Access::Certificates(inner.doorkeeper.clone());
+            let access = Access::Certificates(Arc::clone(&inner.doorkeeper) as Arc<dyn Identify>);
             let router = aws_router(Arc::clone(&inner.backend), access, &limits);
             let (chain, key, authorities) = certificates(tls)?;
             let tls =

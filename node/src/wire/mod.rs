@@ -14,7 +14,10 @@ use std::{
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
-use umbel_actors::{Fleet, Running};
+use umbel_actors::{
+    Fleet, Running,
+    ports::{Clock, Outbox},
+};
 use umbel_core::device;
 use umbel_http::Api;
 use umbel_mqtt::broker::{self, Broker};
@@ -104,12 +107,17 @@ impl Node {
         describe_metrics();
         let doorkeeper =
             Arc::new(Doorkeeper::new(config).map_err(|e| StartError::Passwords(e.to_string()))?);
-        let clock = Arc::new(SystemClock::start());
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let disk = Disk::open(config).await?;
-        let ledger: Arc<dyn Ledger> = disk.shards.clone();
-        let broker = Broker::new(broker_config(config), Arc::clone(&ledger), clock.clone());
+        let ledger = Arc::clone(&disk.shards) as Arc<dyn Ledger>;
+        let broker = Broker::new(
+            broker_config(config),
+            Arc::clone(&ledger),
+            Arc::clone(&clock),
+        );
+        let outbox = Arc::clone(&broker) as Arc<dyn Outbox>;
         let (fleet, running) =
-            Fleet::start(fleet_config(config), ledger, broker.clone(), clock.clone()).await?;
+            Fleet::start(fleet_config(config), ledger, outbox, Arc::clone(&clock)).await?;
         broker.attach(Arc::new(fleet.clone()));
         let backdrop = Backdrop::new(&disk, &broker, metrics);
         let recovering = Arc::clone(&broker);
@@ -120,7 +128,7 @@ impl Node {
         let backend = Api::new(
             fleet,
             Arc::clone(&broker),
-            clock.clone(),
+            Arc::clone(&clock),
             backdrop.instruments(),
         );
         let inner = Inner {
