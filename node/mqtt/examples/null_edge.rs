@@ -37,7 +37,8 @@ use umbel_mqtt::{
     reason::ReasonCode,
 };
 
-const CONNECT: &[u8] = b"\x10\x10\0\x04MQTT\x04\x02\0\0\0\x04";
+/// Keep-alive 300 s: an idle connection has its timer.
+const CONNECT: &[u8] = b"\x10\x10\0\x04MQTT\x04\x02\x01\x2C\0\x04";
 const PAYLOAD_BYTES: usize = 512;
 
 struct Null;
