@@ -23,9 +23,7 @@ impl Broker {
     /// Without a durable receiver this touches no log, starts no task and is done when it returns. Two messages of one
     /// caller reach each receiver in the order of the calls.
     pub(crate) fn route(self: &Arc<Self>, message: Message) -> Pending {
-        let receivers = self
-            .router
-            .receivers(&message.topic, message.publisher.as_ref());
+        // retained before the receivers are looked up: who subscribes meanwhile gets it by the one or the other
         let retained = if message.retain && !message.topic.starts_with('$') {
             match self.retain(&message) {
                 Ok(pending) => pending,
@@ -34,6 +32,9 @@ impl Broker {
         } else {
             Pending::Ready(Outcome::NoMatch)
         };
+        let receivers = self
+            .router
+            .receivers(&message.topic, message.publisher.as_ref());
         if receivers.is_empty() {
             return match retained {
                 Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
@@ -89,7 +90,9 @@ impl Broker {
         let broker = Arc::clone(self);
         Ok(start(Box::pin(async move {
             let outcome = Outcome::from(receipt.await);
-            if !outcome.is_done() {
+            if outcome.is_done() {
+                broker.retained.settle(&topic, version);
+            } else {
                 broker.retained.undo(&topic, version);
             }
             outcome

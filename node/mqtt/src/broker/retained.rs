@@ -1,7 +1,8 @@
 //! Retained messages: storage holds them, memory knows which there are.
 //!
 //! The index is changed when a write is proposed, and repaired from storage when the proposal fails: so the bounds count
-//! what is on its way, and a reader who follows the index finds what is committed, or nothing.
+//! what is on its way. Until a message is committed the index holds it too: a client that subscribes in between was not
+//! there when it was routed, and storage does not have it yet.
 
 use std::sync::Arc;
 
@@ -22,12 +23,14 @@ const SCAN_STEPS: usize = 2_000;
 /// Most expired messages removed at a time: each is a proposal, made while publishers of retained messages wait.
 const PURGE_MAX: usize = 256;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Entry {
     /// Which write made it: a failed older write must not undo a newer one.
     version: u64,
     bytes: u64,
     expires_at: Option<Timestamp>,
+    /// The message, while storage does not have it. Bounded by what storage lets wait.
+    on_its_way: Option<Arc<Message>>,
 }
 
 #[derive(Debug)]
@@ -98,6 +101,7 @@ impl Retained {
                 version: inner.version + 1,
                 bytes: cost(message) as u64,
                 expires_at: message.expires_at,
+                on_its_way: Some(Arc::new(message.clone())),
             };
             inner.insert(&message.topic, entry);
             Write::put(
@@ -138,8 +142,18 @@ impl Retained {
                     version,
                     bytes,
                     expires_at: message.expires_at,
+                    on_its_way: None,
                 },
             );
+        }
+    }
+
+    /// A change was committed: storage has it.
+    pub(crate) fn settle(&self, topic: &str, version: u64) {
+        let mut inner = self.inner.write();
+        let entry = inner.index.get_mut(topic);
+        if let Some(entry) = entry.filter(|entry| entry.version == version) {
+            entry.on_its_way = None;
         }
     }
 
@@ -150,11 +164,23 @@ impl Retained {
             version: 0,
             bytes,
             expires_at: message.expires_at,
+            on_its_way: None,
         };
         self.inner.write().insert(&message.topic, entry);
     }
 
-    /// The retained message of a topic, if it is worth delivering.
+    /// What a new subscriber of a topic gets: the latest message, also if it is not committed yet. As to those who were
+    /// there when it was published, it is only its publisher who is not told before the commit.
+    pub(crate) fn latest(&self, topic: &str, now: Timestamp) -> Option<Message> {
+        let latest = self.inner.read().index.get(topic)?.on_its_way.clone();
+        let latest = match latest {
+            Some(message) => Some(Arc::unwrap_or_clone(message)),
+            None => self.read(topic),
+        };
+        latest.filter(|message| message.expires_at.is_none_or(|at| at > now))
+    }
+
+    /// The retained message of a topic as it is committed, if it is worth delivering.
     pub(crate) fn get(&self, topic: &str, now: Timestamp) -> Option<Message> {
         self.inner.read().index.get(topic)?;
         self.read(topic)

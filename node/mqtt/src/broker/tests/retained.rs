@@ -164,6 +164,32 @@ async fn a_retained_message_is_committed_before_it_is_acknowledged() {
 }
 
 #[tokio::test]
+async fn who_subscribes_while_a_retained_message_is_being_committed_gets_it() {
+    let world = World::new();
+    let mut writer = world.connect(hello("writer", V5)).await;
+    writer.retain("a", "old");
+    world.ledger.hold();
+    writer.retain("a", "new");
+    writer.retain("b", "first");
+    let mut reader = world.connect(hello("reader", V5)).await;
+    for (topic, latest) in [("a", "new"), ("b", "first")] {
+        let got = messages(reader.subscribe(topic, Qos::AtMostOnce));
+        assert_eq!(got.len(), 1, "{topic}: it was not there when it was routed");
+        assert_eq!((got[0].payload.as_str(), got[0].retain), (latest, true));
+    }
+    let told = world.broker.retained_get("a").expect("the old one");
+    assert_eq!(
+        told.payload.as_ref(),
+        b"old",
+        "others see what is committed"
+    );
+    world.ledger.release();
+    world.settle().await;
+    let told = world.broker.retained_get("a").expect("the new one");
+    assert_eq!(told.payload.as_ref(), b"new");
+}
+
+#[tokio::test]
 async fn a_filter_that_matches_more_than_a_queue_holds_brings_everything_in_pages() {
     let world = World::with(|config| config.queue_messages_max = 10);
     let mut writer = world.connect(hello("writer", V5)).await;
