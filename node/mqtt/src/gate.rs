@@ -17,8 +17,12 @@ use crate::{
     outgoing::Outgoing,
     packet::{ConnAck, Connect, Packet},
     peer::Peer,
+    reason::ReasonCode,
     session::Session,
 };
+
+/// Client ids that begin like this are the server's own (protocol.md 4.3).
+const RESERVED: char = '$';
 
 /// Stands between the listeners and the broker, and asks everyone who they are.
 pub struct Door {
@@ -39,6 +43,9 @@ impl Door {
         let is_assigned = connect.client_id.is_empty();
         if is_assigned {
             connect.client_id = Broker::assign_client_id();
+        } else if connect.client_id.starts_with(RESERVED) {
+            // such a client could pass for the HTTP edge, which publishes as `$http`
+            return Err(ConnAck::refused(ReasonCode::ClientIdentifierNotValid));
         }
         let shown = Credentials {
             listener: &peer.listener,

@@ -58,13 +58,11 @@ impl Broker {
         let mailbox = Arc::clone(mailbox);
         drop(start(Box::pin(async move {
             let mut outcome = effect.outcome().await;
-            if outcome.is_done() && durable {
-                let row = Write::put(
-                    Table::Inbound,
-                    rows::inbound_key(mailbox.client(), id),
-                    rows::encode_inbound(),
-                );
-                let remembered = broker.write(mailbox.shard(), vec![row]).outcome().await;
+            if outcome.is_done()
+                && durable
+                && let Some(remembered) = broker.write_identifier(&mailbox, id)
+            {
+                let remembered = remembered.outcome().await;
                 if !remembered.is_done() {
                     outcome = remembered;
                 }
@@ -82,6 +80,23 @@ impl Broker {
             settler.settle(outcome);
             outcome
         })));
+    }
+
+    /// Not if the session is over, and under its lock: the row would come behind the deletions of the session's end, and
+    /// after a restart a message of the client's next session would be taken for one that came before.
+    fn write_identifier(&self, mailbox: &Mailbox, id: NonZeroU16) -> Option<Pending> {
+        let state = mailbox.lock();
+        if state.ended {
+            return None;
+        }
+        let row = Write::put(
+            Table::Inbound,
+            rows::inbound_key(mailbox.client(), id),
+            rows::encode_inbound(),
+        );
+        let written = self.write(mailbox.shard(), vec![row]);
+        drop(state);
+        Some(written)
     }
 
     /// PUBREL came: the identifier is free once its row is gone.

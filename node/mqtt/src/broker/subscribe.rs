@@ -45,11 +45,11 @@ impl Broker {
         if asked.is_empty() {
             return Some(Pending::Ready(Outcome::Done));
         }
-        let mut writes = Vec::new();
         let mut replaced = Vec::with_capacity(asked.len());
-        {
+        let kept = {
             let mut state = mailbox.lock_as(epoch)?;
             let durable = state.durable;
+            let mut writes = Vec::new();
             for one in asked {
                 let before = state.subscribe(&one.filter, one.options);
                 // under the mailbox's lock: a session that ends now takes this entry with it
@@ -65,11 +65,12 @@ impl Broker {
                 }
                 replaced.push((one.filter.clone(), before));
             }
-        }
-        let kept = if writes.is_empty() {
-            Pending::Ready(Outcome::Done)
-        } else {
-            self.write(mailbox.shard(), writes)
+            // proposed under the lock: the deletions of a session that ends now come behind these rows
+            if writes.is_empty() {
+                Pending::Ready(Outcome::Done)
+            } else {
+                self.write(mailbox.shard(), writes)
+            }
         };
         let broker = Arc::clone(self);
         let mailbox = Arc::clone(mailbox);
@@ -92,7 +93,7 @@ impl Broker {
     ) -> Option<(Vec<bool>, Pending)> {
         let mut existed = Vec::with_capacity(filters.len());
         let mut removed = Vec::new();
-        let durable = {
+        let forgotten = {
             let mut state = mailbox.lock_as(epoch)?;
             for filter in filters {
                 let before = filter.as_ref().and_then(|filter| state.unsubscribe(filter));
@@ -102,16 +103,16 @@ impl Broker {
                     removed.push((filter.clone(), Some(options)));
                 }
             }
-            state.durable
-        };
-        let forgotten = if !durable || removed.is_empty() {
-            Pending::Ready(Outcome::Done)
-        } else {
-            let writes = removed.iter().map(|(filter, _)| {
-                let key = rows::subscription_key(mailbox.client(), filter.as_str());
-                Write::delete(Table::Subscription, key)
-            });
-            self.write(mailbox.shard(), writes.collect())
+            // under the lock: these deletions do not come behind a row of the client's next session
+            if !state.durable || removed.is_empty() {
+                Pending::Ready(Outcome::Done)
+            } else {
+                let writes = removed.iter().map(|(filter, _)| {
+                    let key = rows::subscription_key(mailbox.client(), filter.as_str());
+                    Write::delete(Table::Subscription, key)
+                });
+                self.write(mailbox.shard(), writes.collect())
+            }
         };
         let broker = Arc::clone(self);
         let mailbox = Arc::clone(mailbox);
@@ -188,7 +189,7 @@ impl Broker {
         let mut reached = cursor.after.clone();
         let mut is_blocked = false;
         for topic in topics {
-            let message = self.retained.get(&topic, now);
+            let message = self.retained.latest(&topic, now);
             let is_own = |message: &Message| message.publisher.as_ref() == Some(mailbox.client());
             let wanted = message.filter(|message| !(cursor.options.no_local && is_own(message)));
             if let Some(message) = wanted {

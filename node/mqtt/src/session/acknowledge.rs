@@ -30,12 +30,14 @@ impl Session {
         }
         match self.acknowledge(|outbound| outbound.receive(id))? {
             Acknowledged::Received(sequence) => {
-                let durable = self.state()?.durable;
-                let remembered = if durable {
+                // under the lock: the row does not come behind the deletions of a session that ends now
+                let state = self.state()?;
+                let remembered = if state.durable {
                     self.broker.mark_released(&self.mailbox, sequence)
                 } else {
                     Pending::Ready(Outcome::Done)
                 };
+                drop(state);
                 self.reply(What::PubRel(id, sequence), remembered, out)
             },
             Acknowledged::Again | Acknowledged::Finished(_) => {

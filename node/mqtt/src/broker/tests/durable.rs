@@ -424,3 +424,31 @@ async fn a_fan_out_to_many_durable_sessions_shares_proposals() {
     assert!(world.ledger.proposals() - before <= 4, "one for each shard");
     assert_eq!(world.crash().broker.totals().queued, 50);
 }
+
+#[tokio::test]
+async fn an_identifier_of_a_session_that_is_over_does_not_swallow_a_message_of_the_next() {
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let world = World::with_gate(&gate);
+    let topic = "$aws/things/pump/shadow/update";
+    let mut before = world.connect(hello("pump", V5).persistent()).await;
+    assert!(before.publish(topic, "{}", Qos::ExactlyOnce).is_empty());
+    before.lose().await;
+    let forgetful = |connect: &mut crate::packet::Connect| connect.clean_start = true;
+    let fresh = hello("pump", V5).persistent().change(forgetful);
+    let fresh = world.connect(fresh).await;
+    assert!(!fresh.answer.session_present);
+    gate.add_permits(8);
+    world.settle().await;
+    let world = world.crash();
+    let mut back = world.connect(hello("pump", V5).persistent()).await;
+    assert!(back.answer.session_present);
+    assert_eq!(
+        back.publish(topic, "{}", Qos::ExactlyOnce),
+        [Said::PubRec(1, 0)]
+    );
+    assert_eq!(
+        world.fleet.requests.lock().len(),
+        1,
+        "the update has its effect"
+    );
+}
