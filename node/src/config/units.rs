@@ -23,8 +23,8 @@ const SIZES: [(&str, u64); 5] = [
     ("KiB", 1 << 10),
     ("MiB", 1 << 20),
     ("GiB", 1 << 30),
-    ("B", 1),
     ("", 1),
+    ("B", 1),
 ];
 
 /// Splits a text into its number and the factor of its unit, and multiplies.
