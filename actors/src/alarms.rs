@@ -40,7 +40,7 @@ impl Alarm {
         match self {
             Self::Timer(Timer::GraceOver { .. }) => Subject::Grace,
             Self::Timer(Timer::SessionExpiry { .. }) => Subject::Expiry,
-            Self::Timer(Timer::WillDue { epoch, .. }) => Subject::Will(epoch),
+            Self::Timer(Timer::WillDue { .. }) => Subject::Will,
             Self::Timer(Timer::Forget { .. }) => Subject::Forget,
             Self::WillPublished(epoch) => Subject::WillPublished(epoch),
             Self::Ended(end) => Subject::Ended(end.epoch),
@@ -50,12 +50,13 @@ impl Alarm {
 }
 
 /// Alarms of one device about one subject replace each other. Where only the last session counts, an alarm of
-/// an older one is stale anyway; wills and ends are owed to each session.
+/// an older one is stale anyway: a connect sends or forgets every will that waited, so one waits at most. Ends are owed
+/// to each session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Subject {
     Grace,
     Expiry,
-    Will(SessionEpoch),
+    Will,
     Forget,
     WillPublished(SessionEpoch),
     Ended(SessionEpoch),
@@ -169,6 +170,20 @@ mod tests {
         assert!(alarms.take_due(at(999 + 3599)).is_empty());
         assert_eq!(alarms.take_due(at(999 + 3601)), [(device, expiry(999))]);
         assert_eq!(alarms.pending.len(), 0);
+    }
+
+    #[test]
+    fn a_device_that_leaves_delayed_wills_behind_leaves_one_alarm() {
+        let device = ClientId::parse("a").expect("id");
+        let mut alarms = Alarms::new(at(0));
+        for number in 0..1000 {
+            let will = Alarm::Timer(Timer::WillDue {
+                epoch: SessionEpoch(number),
+                due: Timestamp::default(),
+            });
+            alarms.set(device.clone(), at(number + 604_800), will);
+        }
+        assert_eq!((alarms.pending.len(), alarms.wheel.len()), (1, 1));
     }
 
     #[test]

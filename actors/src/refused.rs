@@ -28,8 +28,8 @@ pub enum Refused {
     /// The node stops.
     #[error("the node stops")]
     Stopping,
-    /// Only listed devices are admitted, and this one is not listed.
-    #[error("the device is not listed")]
+    /// Only listed devices are admitted, and this one is not listed; or an app asks for a name that is not its own.
+    #[error("the client may not have this name, or is not listed")]
     NotListed,
     /// A read of the stored state failed.
     #[error("the stored state cannot be read")]

@@ -107,7 +107,8 @@ pub enum RecordWrite {
 pub enum Reply {
     /// The session is open.
     Opened(Opened),
-    /// The device is not on the list, and only listed ones may connect.
+    /// The device is not on the list, and only listed ones may connect; or the name is a device's, or in use by
+    /// another user, and the client is an app.
     NotListed,
     /// It was done, or there was nothing to do.
     Done,

@@ -13,7 +13,8 @@ impl Turn<'_> {
     /// Opens a session: the next epoch, taking over what is there.
     pub(super) fn connect(mut self, connect: Connect) -> Change {
         let listed_only = self.rules.admission == Admission::Listed;
-        if listed_only && connect.kind == Kind::Device && !self.record.listed {
+        let is_unlisted = listed_only && connect.kind == Kind::Device && !self.record.listed;
+        if is_unlisted || self.is_of_another(&connect) {
             return super::machine::answer(Reply::NotListed);
         }
         let previous = self.record.session.take();
@@ -58,6 +59,18 @@ impl Turn<'_> {
             session_present: resumed,
             taken_over,
         })))
+    }
+
+    /// Whether the name belongs to somebody this client cannot be. A device has proved its name; an app chooses one:
+    /// it must not throw out a device or another user's app, nor go on with their session (T11).
+    fn is_of_another(&self, connect: &Connect) -> bool {
+        let is_taken = |session: &Session| {
+            session.expires_at().is_none_or(|at| self.now < at)
+                && session.principal != connect.principal
+        };
+        connect.kind == Kind::App
+            && (self.record.kind == Kind::Device
+                || self.record.session.as_ref().is_some_and(is_taken))
     }
 
     /// The previous session makes room. Returns the connection that was taken over.

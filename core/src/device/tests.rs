@@ -451,6 +451,52 @@ fn only_listed_devices_connect_when_the_rules_say_so() {
     bench.connect(plain()).opened();
 }
 
+#[test]
+fn an_app_does_not_take_the_name_of_a_device_or_of_another_user() {
+    let app = |principal: &str| Connect {
+        kind: Kind::App,
+        principal: principal.to_owned(),
+        ..persistent(100)
+    };
+    let mut device = Bench::new("camera-1");
+    let epoch = device.connect(persistent(100)).opened().epoch;
+    assert_eq!(
+        device.connect(app("alice")).words(),
+        ["reply"],
+        "nobody is thrown out"
+    );
+    device.end(DisconnectReason::ConnectionLost);
+    device.wait(1000);
+    assert_eq!(
+        device.connect(app("alice")).reply(),
+        Some(&Reply::NotListed),
+        "nor is it seen online because of an app"
+    );
+    assert_eq!(device.record.as_ref().unwrap().epoch, epoch);
+
+    let mut shared = Bench::new("console/7");
+    shared.connect(app("alice")).opened();
+    shared.end(DisconnectReason::ConnectionLost);
+    assert_eq!(
+        shared.connect(app("bob")).reply(),
+        Some(&Reply::NotListed),
+        "a session that waits is its user's"
+    );
+    assert!(shared.connect(app("alice")).opened().session_present);
+    shared.end(DisconnectReason::ConnectionLost);
+    shared.wait(101);
+    assert!(!shared.connect(app("bob")).opened().session_present);
+
+    let mut name = Bench::new("lamp");
+    name.connect(app("alice")).opened();
+    name.connect(plain()).opened();
+    assert_eq!(
+        name.record.unwrap().kind,
+        Kind::Device,
+        "a device proves it"
+    );
+}
+
 // the end of a connection
 
 #[test]

@@ -167,6 +167,8 @@ section!(
     Http {
         /// Address; none = off.
         bind: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+        /// Whether others than this machine may reach it. It asks nobody who they are: only behind something that does.
+        open_to_network: bool = false,
     }
 );
 
@@ -253,6 +255,10 @@ pub(super) struct Listener {
     pub(super) bind: SocketAddr,
     /// How it tells who connects.
     pub(super) identity: Identity,
+    /// Common names of the certificates that many devices share (identity `shared-certificate`). Any other certificate
+    /// of the authority is one device's, and must not speak for all.
+    #[serde(default)]
+    pub(super) certificates: Vec<String>,
     /// Whether a load balancer sends PROXY protocol v2 first.
     #[serde(default)]
     pub(super) proxy_protocol: bool,

@@ -171,6 +171,7 @@ pub struct Listener {
     pub kind: ListenerKind,
     pub bind: SocketAddr,
     pub identity: Identity,
+    pub certificates: Vec<String>,
     pub proxy_protocol: bool,
     pub origins: Vec<String>,
 }
@@ -216,7 +217,7 @@ pub(super) fn resolve(raw: &Raw) -> Result<Config, ConfigError> {
             reserve: raw.storage.reserve.0,
         },
         tls: tls(raw)?,
-        http: raw.http.bind,
+        http: http(&raw.http)?,
         aws: raw.aws.bind.map(|bind| Aws { bind }),
         users: users(&raw.user, &policies)?,
         policies,
@@ -226,6 +227,19 @@ pub(super) fn resolve(raw: &Raw) -> Result<Config, ConfigError> {
         },
         listeners: listeners(&raw.listener)?,
     })
+}
+
+/// The API has no authentication of its own.
+fn http(raw: &raw::Http) -> Result<Option<SocketAddr>, ConfigError> {
+    let is_open = raw.bind.is_some_and(|bind| !bind.ip().is_loopback());
+    if is_open && !raw.open_to_network {
+        return Err(wrong(
+            "http.bind",
+            "the API asks nobody who they are and may be reached from loopback only; behind something that asks, say \
+             `open_to_network = true`",
+        ));
+    }
+    Ok(raw.bind)
 }
 
 fn node(raw: &raw::Node) -> Result<Node, ConfigError> {
@@ -361,6 +375,14 @@ fn listeners(raw: &[raw::Listener]) -> Result<Vec<Listener>, ConfigError> {
                     "identity by certificate needs kind = \"tls\" or \"wss\"",
                 ));
             }
+            let is_shared = listener.identity == Identity::SharedCertificate;
+            if is_shared == listener.certificates.is_empty() {
+                return Err(wrong(
+                    key,
+                    "`certificates` names the shared certificates, for identity `shared-certificate` and no other: \
+                     a device's own certificate must not speak for every device",
+                ));
+            }
             let unproven = matches!(listener.identity, Identity::ClientId | Identity::Anonymous);
             if unproven && !listener.bind.ip().is_loopback() {
                 return Err(wrong(
@@ -373,9 +395,45 @@ fn listeners(raw: &[raw::Listener]) -> Result<Vec<Listener>, ConfigError> {
                 kind: listener.kind,
                 bind: listener.bind,
                 identity: listener.identity,
+                certificates: listener.certificates.clone(),
                 proxy_protocol: listener.proxy_protocol,
                 origins: listener.origins.clone(),
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> Option<String> {
+        let raw: Raw = toml::from_str(text).expect("known keys");
+        resolve(&raw).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_api_is_not_opened_to_the_network_by_accident() {
+        let refused = refusal("[http]\nbind = \"0.0.0.0:8080\"").expect("refused");
+        assert!(refused.starts_with("http.bind: "), "{refused}");
+        let said = "[http]\nbind = \"0.0.0.0:8080\"\nopen_to_network = true";
+        assert_eq!(refusal(said), None);
+        assert_eq!(refusal("[http]\nbind = \"[::1]:8080\""), None);
+    }
+
+    #[test]
+    fn a_listener_for_shared_certificates_says_which_those_are() {
+        let listener = |rest: &str| {
+            let text = format!(
+                "[[listener]]\nname = \"l\"\nkind = \"tls\"\nbind = \"0.0.0.0:8883\"\n{rest}"
+            );
+            let raw: Raw = toml::from_str(&text).expect("known keys");
+            listeners(&raw.listener).map(|_| ())
+        };
+        assert!(listener("identity = \"shared-certificate\"").is_err());
+        let named = "identity = \"shared-certificate\"\ncertificates = [\"cameras\"]";
+        assert!(listener(named).is_ok());
+        let pointless = "identity = \"certificate\"\ncertificates = [\"cameras\"]";
+        assert!(listener(pointless).is_err());
+    }
 }

@@ -25,9 +25,16 @@ use crate::config::{self, Config};
 /// Policy variable that holds the common name of the client's certificate.
 const COMMON_NAME: &str = "iot:Certificate.Subject.CommonName";
 
+/// How a listener tells who connects.
+struct Rule {
+    identity: config::Identity,
+    /// Common names of certificates that many devices share.
+    shared: Vec<String>,
+}
+
 /// Identifies clients by the rules of the listeners they come in by.
 pub struct Doorkeeper {
-    rules: BTreeMap<String, config::Identity>,
+    rules: BTreeMap<String, Rule>,
     passwords: Passwords,
     device: Policy,
     open: Policy,
@@ -40,7 +47,11 @@ impl Doorkeeper {
             rules: config
                 .listeners
                 .iter()
-                .map(|l| (l.name.clone(), l.identity))
+                .map(|l| {
+                    let shared = l.certificates.clone();
+                    let identity = l.identity;
+                    (l.name.clone(), Rule { identity, shared })
+                })
                 .collect(),
             passwords: Passwords::new(&config.users)?,
             device: config.policies.device.clone(),
@@ -71,9 +82,11 @@ impl Doorkeeper {
             .rules
             .get(shown.listener.as_str())
             .ok_or(AuthError::NotAuthorized)?;
-        match rule {
+        match rule.identity {
             config::Identity::Certificate => self.by_certificate(client, shown.certificates),
-            config::Identity::SharedCertificate => self.by_fleet(client, shown.certificates),
+            config::Identity::SharedCertificate => {
+                self.by_fleet(client, shown.certificates, &rule.shared)
+            },
             config::Identity::ClientId => self.by_claim(client),
             config::Identity::Password => self.by_password(client, shown).await,
             config::Identity::Anonymous => Ok(self.by_nothing(client)),
@@ -104,16 +117,21 @@ impl Doorkeeper {
         })
     }
 
-    /// Many devices share one certificate; the client id is the device.
+    /// Many devices share one certificate; the client id is the device. Another certificate of the same authority is
+    /// one device's: it does not speak for all.
     fn by_fleet(
         &self,
         client: ClientId,
         chain: Option<&[CertificateDer<'static>]>,
+        shared: &[String],
     ) -> Result<Identity, AuthError> {
         let leaf = chain
             .and_then(<[_]>::first)
             .ok_or(AuthError::NotAuthorized)?;
         let bearer = Bearer::of(leaf).map_err(|_bad| AuthError::NotAuthorized)?;
+        if !shared.contains(&bearer.common_name) {
+            return Err(AuthError::NotAuthorized);
+        }
         let device = client.as_device().ok_or(AuthError::ClientId)?;
         let policy = self.device.compile(&Self::device_context(&device, &bearer));
         let principal = bearer.certificate_id;

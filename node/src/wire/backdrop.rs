@@ -53,6 +53,11 @@ impl Backdrop {
         self.stopping.send_replace(true);
     }
 
+    /// Work the broker put off: what clients acknowledged is not sent again after the next start.
+    pub(super) async fn finish(&self) {
+        self.broker.finish().await;
+    }
+
     /// Turns true when the node stops.
     pub(super) fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()

@@ -169,6 +169,11 @@ impl Broker {
         });
     }
 
+    /// The last work before storage stops.
+    pub async fn finish(self: &Arc<Self>) {
+        self.delete_now().await;
+    }
+
     /// Deletes the acknowledged rows that wait.
     pub(crate) async fn delete_now(self: &Arc<Self>) {
         let mut waiting = mem::take(&mut *self.deletions.waiting.lock());
