@@ -1,6 +1,8 @@
 //! Other people's clients, unmodified.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod rows;
+
 use umbel_tests::{Node, eventually, mosquitto_pub, mosquitto_sub, python};
 
 /// Runs a script as a device with a certificate of its own.

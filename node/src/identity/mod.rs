@@ -104,7 +104,7 @@ impl Doorkeeper {
             .and_then(Self::bearer)
             .ok_or(AuthError::NotAuthorized)?;
         if client.as_str() != device.as_str() {
-            return Err(AuthError::NotAuthorized);
+            return Ok(Self::without_rights(client, bearer));
         }
         let policy = self.device.compile(&Self::device_context(&device, &bearer));
         let principal = bearer.certificate_id;
@@ -115,6 +115,17 @@ impl Doorkeeper {
             policy,
             client,
         })
+    }
+
+    /// Known by its certificate and allowed nothing: the broker refuses it and tells watchers who it was.
+    fn without_rights(client: ClientId, bearer: Bearer) -> Identity {
+        Identity {
+            kind: Kind::App,
+            device: None,
+            principal: bearer.certificate_id,
+            policy: Policy::deny_all().compile(&Context::new(client.clone())),
+            client,
+        }
     }
 
     /// Many devices share one certificate; the client id is the device. Another certificate of the same authority is
@@ -130,7 +141,7 @@ impl Doorkeeper {
             .ok_or(AuthError::NotAuthorized)?;
         let bearer = Bearer::of(leaf).map_err(|_bad| AuthError::NotAuthorized)?;
         if !shared.contains(&bearer.common_name) {
-            return Err(AuthError::NotAuthorized);
+            return Ok(Self::without_rights(client, bearer));
         }
         let device = client.as_device().ok_or(AuthError::ClientId)?;
         let policy = self.device.compile(&Self::device_context(&device, &bearer));

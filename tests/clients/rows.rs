@@ -1,0 +1,49 @@
+//! protocol.md row by row, with Paho and HTTPS, each script on a node of its own.
+
+use umbel_tests::{Node, python};
+
+fn hold(script: &str) {
+    let node = Node::start();
+    let thing = "thing-a";
+    let (certificate, key) = node.issue(thing);
+    let output = python(
+        script,
+        &[
+            "--mqtt",
+            &node.at.mqtt.to_string(),
+            "--mqtts",
+            &node.at.mqtts.to_string(),
+            "--aws",
+            &node.at.aws.to_string(),
+            "--ca",
+            node.at.ca.to_str().unwrap(),
+            "--cert",
+            certificate.to_str().unwrap(),
+            "--key",
+            key.to_str().unwrap(),
+            "--thing",
+            thing,
+        ],
+    );
+    assert!(output.ends_with("ok\n"), "{output}");
+}
+
+#[test]
+fn every_row_of_the_shadow_service_holds() {
+    hold("rows_shadow.py");
+}
+
+#[test]
+fn every_row_of_the_data_plane_holds() {
+    hold("rows_rest.py");
+}
+
+#[test]
+fn every_row_of_events_and_broker_holds() {
+    hold("rows_broker.py");
+}
+
+#[test]
+fn a_certificate_opens_its_own_devices_topics_and_no_others() {
+    hold("rows_access.py");
+}
