@@ -170,7 +170,10 @@ impl Node {
             .await;
         // a disk that does not answer must not hold up the end: a message may come twice, which QoS 1 allows
         let left = patience.saturating_sub(began.elapsed());
-        if tokio::time::timeout(left, self.backdrop.finish()).await.is_err() {
+        if tokio::time::timeout(left, self.backdrop.finish())
+            .await
+            .is_err()
+        {
             tracing::warn!("what was acknowledged last may be sent again after the next start");
         }
         self.disk.close().await;
