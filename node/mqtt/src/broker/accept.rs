@@ -12,6 +12,7 @@ use umbel_storage::{Table, Write};
 
 use super::{
     Broker,
+    durable::Patience,
     fleet::FleetError,
     mailbox::{Inbound, Mailbox},
     rows,
@@ -23,7 +24,7 @@ impl Broker {
     /// to its topic.
     pub(crate) fn accept(self: &Arc<Self>, message: Message) -> Pending {
         let request = shadow_request(&message);
-        let routed = self.route(message);
+        let routed = self.route(message, Patience::Never);
         match request {
             Some((device, request)) => routed.and(self.ask(device, request)),
             None => routed,

@@ -13,6 +13,7 @@ use umbel_core::{
 
 use super::{
     Broker,
+    durable::Patience,
     fleet::{End, FleetError, Opened},
     mailbox::{Connection, Mailbox},
     metrics::{self, Drop},
@@ -101,7 +102,7 @@ impl Broker {
         };
         let address = peer.address.ip().to_string();
         if let Some(message) = events::connect_failed(subject, &address, now) {
-            drop(self.route(message));
+            drop(self.route(message, Patience::Never));
         }
     }
 

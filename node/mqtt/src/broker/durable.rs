@@ -82,19 +82,55 @@ impl Batch {
     }
 
     /// Proposes all rows now; done when they are committed and their sessions know.
-    pub(crate) fn commit(self, broker: &Arc<Broker>) -> Pending {
+    pub(crate) fn commit(self, broker: &Arc<Broker>, patience: Patience) -> Pending {
         let mut done = Pending::Ready(Outcome::Done);
         for group in self.0 {
-            let receipt = broker.propose(group.shard, group.writes);
+            let Group {
+                shard,
+                writes,
+                rows,
+                ..
+            } = group;
+            let again = (patience == Patience::WhileBusy).then(|| writes.clone());
+            let receipt = broker.propose(shard, writes);
             let broker = Arc::clone(broker);
-            let rows = group.rows;
             done = done.and(start(Box::pin(async move {
-                let outcome = Outcome::from(receipt.await);
+                let mut outcome = receipt.await;
+                if let Some(writes) = again {
+                    let mut tries = Patience::tries();
+                    while outcome == Err(Refusal::Busy) && tries.next().is_some() {
+                        Patience::pause().await;
+                        outcome = broker.propose(shard, writes.clone()).await;
+                    }
+                }
+                let outcome = Outcome::from(outcome);
                 broker.settle(rows, outcome);
                 outcome
             })));
         }
         done
+    }
+}
+
+/// What to do when a shard is busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Say so: a client sends its message again.
+    Never,
+    /// Try again for a while: nobody repeats what the cluster says, a will or what a shadow is to become, and it holds
+    /// up nobody but the device it is about.
+    WhileBusy,
+}
+
+impl Patience {
+    /// How often it is tried again. With [`Self::pause`] this is ten seconds: a shard that is busy for longer is down.
+    pub(crate) const fn tries() -> std::ops::Range<u32> {
+        0..200
+    }
+
+    /// Between two tries: some batches of a busy shard.
+    pub(crate) async fn pause() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -8,15 +8,16 @@ use umbel_core::{
     message::Message,
 };
 
-use super::{Broker, mailbox::Eviction};
+use super::{Broker, durable::Patience, mailbox::Eviction};
 
 impl Outbox for Broker {
-    /// Routed before this returns, so that two calls reach each subscriber in their order; the future is the commit.
+    /// Routed before this returns, so that two calls reach each subscriber in their order; the future is the commit. A
+    /// busy shard is waited for: nobody would say a will or a delta again.
     fn publish(&self, message: Arc<Message>) -> BoxFuture<'static, ()> {
         let Some(this) = self.this.upgrade() else {
             return Box::pin(std::future::ready(()));
         };
-        let routed = this.route(Arc::unwrap_or_clone(message));
+        let routed = this.route(Arc::unwrap_or_clone(message), Patience::WhileBusy);
         Box::pin(async move {
             let outcome = routed.outcome().await;
             if !outcome.is_done() {

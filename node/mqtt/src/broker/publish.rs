@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use umbel_core::message::Message;
+use umbel_storage::Refusal;
 
 use super::{
     Broker,
     delivery::Delivery,
-    durable::Batch,
+    durable::{Batch, Patience},
     mailbox::Delivered,
     metrics::{self, Drop},
     retained::Full,
@@ -22,10 +23,10 @@ impl Broker {
     ///
     /// Without a durable receiver this touches no log, starts no task and is done when it returns. Two messages of one
     /// caller reach each receiver in the order of the calls.
-    pub(crate) fn route(self: &Arc<Self>, message: Message) -> Pending {
+    pub(crate) fn route(self: &Arc<Self>, message: Message, patience: Patience) -> Pending {
         // retained before the receivers are looked up: who subscribes meanwhile gets it by the one or the other
         let retained = if message.retain && !message.topic.starts_with('$') {
-            match self.retain(&message) {
+            match self.retain(&message, patience) {
                 Ok(pending) => pending,
                 Err(Full) => return Pending::Ready(Outcome::QuotaExceeded),
             }
@@ -46,7 +47,7 @@ impl Broker {
         for receiver in receivers {
             self.hand_over(&message, receiver, &mut batch);
         }
-        batch.commit(self).and(retained)
+        batch.commit(self, patience).and(retained)
     }
 
     /// A message to one receiver: into its queue, or into the batch of rows to be committed.
@@ -85,17 +86,32 @@ impl Broker {
         }
     }
 
-    fn retain(self: &Arc<Self>, message: &Message) -> Result<Pending, Full> {
-        let (receipt, topic, version) = self.retained.change(message)?.into_parts();
+    fn retain(self: &Arc<Self>, message: &Message, patience: Patience) -> Result<Pending, Full> {
+        let mut change = self.retained.change(message)?;
+        let again = (patience == Patience::WhileBusy).then(|| message.clone());
         let broker = Arc::clone(self);
         Ok(start(Box::pin(async move {
-            let outcome = Outcome::from(receipt.await);
-            if outcome.is_done() {
-                broker.retained.settle(&topic, version);
-            } else {
+            let mut tries = Patience::tries();
+            loop {
+                let (receipt, topic, version) = change.into_parts();
+                let outcome = receipt.await;
+                if outcome.is_ok() {
+                    broker.retained.settle(&topic, version);
+                    return Outcome::Done;
+                }
                 broker.retained.undo(&topic, version);
+                let again = again
+                    .as_ref()
+                    .filter(|_| outcome == Err(Refusal::Busy) && tries.next().is_some());
+                let Some(message) = again else {
+                    return Outcome::from(outcome);
+                };
+                Patience::pause().await;
+                change = match broker.retained.change(message) {
+                    Ok(change) => change,
+                    Err(Full) => return Outcome::QuotaExceeded,
+                };
             }
-            outcome
         })))
     }
 }

@@ -13,7 +13,7 @@ use umbel_storage::{Table, Write};
 use super::{
     Broker,
     delivery::Delivery,
-    durable::Batch,
+    durable::{Batch, Patience},
     mailbox::{Mailbox, Options, State},
     rows,
     ticket::{Outcome, Pending},
@@ -202,7 +202,7 @@ impl Broker {
             }
             reached = Some(topic);
         }
-        drop(batch.commit(self));
+        drop(batch.commit(self, Patience::Never));
         if is_blocked && reached == cursor.after {
             return false;
         }
@@ -243,7 +243,7 @@ impl Broker {
             events::unsubscribed(subject, &topics, self.now())
         };
         if let Some(message) = message {
-            drop(self.route(message));
+            drop(self.route(message, Patience::Never));
         }
     }
 }

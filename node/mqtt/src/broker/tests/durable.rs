@@ -452,3 +452,21 @@ async fn an_identifier_of_a_session_that_is_over_does_not_swallow_a_message_of_t
         "the update has its effect"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cluster_says_waits_for_a_busy_shard() {
+    let world = World::new();
+    let mut away = world.connect(hello("away", V5).persistent()).await;
+    away.subscribe("a", Qos::AtLeastOnce);
+    away.lose().await;
+    let leaver = world.connect(hello("leaver", V5).will("a", true)).await;
+    world.ledger.refuse(Some(Refusal::Busy));
+    let lost = tokio::spawn(leaver.lose());
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(!lost.is_finished());
+    world.ledger.refuse(None);
+    lost.await.expect("ends");
+    assert!(world.broker.retained_get("a").is_some(), "kept");
+    let mut back = world.crash().connect(hello("away", V5).persistent()).await;
+    assert_eq!(back.messages().len(), 1, "and in the queue");
+}
