@@ -3,7 +3,10 @@
 use umbel_tests::{Node, python};
 
 fn hold(script: &str) {
-    let node = Node::start();
+    hold_on(&Node::start(), script);
+}
+
+fn hold_on(node: &Node, script: &str) {
     let thing = "thing-a";
     let (certificate, key) = node.issue(thing);
     let output = python(
@@ -36,6 +39,16 @@ fn every_row_of_the_shadow_service_holds() {
 #[test]
 fn every_row_of_the_data_plane_holds() {
     hold("rows_rest.py");
+}
+
+#[test]
+fn every_row_of_the_data_plane_holds_for_an_operator() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("policy.json");
+    let all = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iot:*", "Resource": "*"}]}"#;
+    std::fs::write(&policy, all).unwrap();
+    let node = Node::with(&[("UMBEL__POLICY__DEVICE", policy.to_str().unwrap())]);
+    hold_on(&node, "rows_operator.py");
 }
 
 #[test]

@@ -253,6 +253,27 @@ def limits():
         rows.same(f"no such name {bad[:50]}", ask(bad, "update", desired({"a": 1})), [])
 
 
+def too_many_at_once():
+    """1.8: ten requests of a thing in flight; the rest is refused, and every one is answered."""
+    shadow, requests = named("busy"), 60
+    for n in range(requests):
+        client.send(f"{shadow}/update", json.dumps(reported({"n": n}, clientToken=f"t{n}")))
+    accepted, rejected = set(), set()
+    while len(accepted) + len(rejected) < requests:
+        message = client.messages.take("an answer", lambda m: m.topic.endswith(("/accepted", "/rejected")))
+        body = json.loads(message.payload)
+        if message.topic.endswith("/accepted"):
+            accepted.add(body["clientToken"])
+        else:
+            rejected.add(body.get("clientToken"))
+            rows.same("too many", body["code"], 429)
+    rows.same("one answer for each", accepted | rejected, {f"t{n}" for n in range(requests)})
+    rows.row("ten are taken", len(accepted) >= 10, len(accepted))
+    for _ in range(requests):
+        client.answers.take("PUBACK", lambda answer: answer[0][0] == "pub")
+    client.heard()
+
+
 def reserved_topics():
     """1.1: who may say what."""
     base = classic("reserved")
@@ -283,6 +304,7 @@ errors()
 merging()
 deltas()
 limits()
+too_many_at_once()
 reserved_topics()
 client.close()
 rows.finish()
