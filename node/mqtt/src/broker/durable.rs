@@ -46,13 +46,33 @@ struct Group {
     rows: Vec<Row>,
 }
 
-/// The rows of one message for all durable sessions that get it, by shard.
-#[derive(Debug, Default)]
-pub(crate) struct Batch(Vec<Group>);
+/// The rows of one message for all durable sessions that get it, by shard. At most one group of a shard waits for its
+/// proposal: however many sessions there are, only what storage lets wait is in memory.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    patience: Patience,
+    groups: Vec<Group>,
+    done: Pending,
+}
 
 impl Batch {
+    /// Nothing yet.
+    pub(crate) const fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            groups: Vec::new(),
+            done: Pending::Ready(Outcome::Done),
+        }
+    }
+
     /// Adds the row of one session.
-    pub(crate) fn add(&mut self, mailbox: Arc<Mailbox>, sequence: u64, cost: usize, row: Vec<u8>) {
+    pub(crate) fn add(
+        &mut self,
+        broker: &Arc<Broker>,
+        mailbox: Arc<Mailbox>,
+        (sequence, cost): (u64, usize),
+        row: Vec<u8>,
+    ) {
         let shard = mailbox.shard();
         let bytes = row.len();
         let write = Write::put(
@@ -65,50 +85,62 @@ impl Batch {
             sequence,
             cost,
         };
-        let fits =
-            |group: &&mut Group| group.shard == shard && group.bytes + bytes <= PROPOSAL_BYTES_MAX;
-        if let Some(group) = self.0.iter_mut().rev().find(fits) {
+        let known = self.groups.iter().position(|group| group.shard == shard);
+        let is_full = |index: &usize| {
+            self.groups
+                .get(*index)
+                .is_some_and(|group| group.bytes + bytes > PROPOSAL_BYTES_MAX)
+        };
+        if let Some(index) = known.filter(is_full) {
+            let group = self.groups.swap_remove(index);
+            self.propose(broker, group);
+        } else if let Some(group) = known.and_then(|index| self.groups.get_mut(index)) {
             group.bytes += bytes;
             group.writes.push(write);
             group.rows.push(row);
-        } else {
-            self.0.push(Group {
-                shard,
-                bytes,
-                writes: vec![write],
-                rows: vec![row],
-            });
+            return;
         }
+        self.groups.push(Group {
+            shard,
+            bytes,
+            writes: vec![write],
+            rows: vec![row],
+        });
     }
 
-    /// Proposes all rows now; done when they are committed and their sessions know.
-    pub(crate) fn commit(self, broker: &Arc<Broker>, patience: Patience) -> Pending {
-        let mut done = Pending::Ready(Outcome::Done);
-        for group in self.0 {
-            let Group {
-                shard,
-                writes,
-                rows,
-                ..
-            } = group;
-            let again = (patience == Patience::WhileBusy).then(|| writes.clone());
-            let receipt = broker.propose(shard, writes);
-            let broker = Arc::clone(broker);
-            done = done.and(start(Box::pin(async move {
-                let mut outcome = receipt.await;
-                if let Some(writes) = again {
-                    let mut tries = Patience::tries();
-                    while outcome == Err(Refusal::Busy) && tries.next().is_some() {
-                        Patience::pause().await;
-                        outcome = broker.propose(shard, writes.clone()).await;
-                    }
-                }
-                let outcome = Outcome::from(outcome);
-                broker.settle(rows, outcome);
-                outcome
-            })));
+    /// Proposes what is left; done when all rows are committed and their sessions know.
+    pub(crate) fn commit(mut self, broker: &Arc<Broker>) -> Pending {
+        for group in mem::take(&mut self.groups) {
+            self.propose(broker, group);
         }
-        done
+        self.done
+    }
+
+    fn propose(&mut self, broker: &Arc<Broker>, group: Group) {
+        let Group {
+            shard,
+            writes,
+            rows,
+            ..
+        } = group;
+        let again = (self.patience == Patience::WhileBusy).then(|| writes.clone());
+        let receipt = broker.propose(shard, writes);
+        let broker = Arc::clone(broker);
+        let committed = start(Box::pin(async move {
+            let mut outcome = receipt.await;
+            if let Some(writes) = again {
+                let mut tries = Patience::tries();
+                while outcome == Err(Refusal::Busy) && tries.next().is_some() {
+                    Patience::pause().await;
+                    outcome = broker.propose(shard, writes.clone()).await;
+                }
+            }
+            let outcome = Outcome::from(outcome);
+            broker.settle(rows, outcome);
+            outcome
+        }));
+        let before = mem::replace(&mut self.done, Pending::Ready(Outcome::Done));
+        self.done = before.and(committed);
     }
 }
 

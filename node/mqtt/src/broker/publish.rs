@@ -43,15 +43,15 @@ impl Broker {
             };
         }
         let message = Arc::new(message);
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(patience);
         for receiver in receivers {
             self.hand_over(&message, receiver, &mut batch);
         }
-        batch.commit(self, patience).and(retained)
+        batch.commit(self).and(retained)
     }
 
     /// A message to one receiver: into its queue, or into the batch of rows to be committed.
-    fn hand_over(&self, message: &Arc<Message>, receiver: Receiver, batch: &mut Batch) {
+    fn hand_over(self: &Arc<Self>, message: &Arc<Message>, receiver: Receiver, batch: &mut Batch) {
         let delivery = Delivery {
             sequence: 0,
             message: Arc::clone(message),
@@ -65,7 +65,7 @@ impl Broker {
 
     /// See [`Self::hand_over`].
     pub(crate) fn enqueue(
-        &self,
+        self: &Arc<Self>,
         mailbox: &Arc<super::mailbox::Mailbox>,
         delivery: Delivery,
         batch: &mut Batch,
@@ -75,9 +75,9 @@ impl Broker {
             Delivered::Queued { dropped } => metrics::dropped(Drop::QueueFull, dropped),
             Delivered::ToStore { sequence, cost } => {
                 batch.add(
+                    self,
                     Arc::clone(mailbox),
-                    sequence,
-                    cost,
+                    (sequence, cost),
                     rows::encode_queued(&copy),
                 );
             },

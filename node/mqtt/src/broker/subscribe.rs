@@ -185,7 +185,7 @@ impl Broker {
         let (topics, mut resume) =
             self.retained
                 .topics(&cursor.filter, cursor.after.as_deref(), BACKFILL_PAGE, now);
-        let mut batch = Batch::default();
+        let mut batch = Batch::new(Patience::Never);
         let mut reached = cursor.after.clone();
         let mut is_blocked = false;
         for topic in topics {
@@ -202,7 +202,7 @@ impl Broker {
             }
             reached = Some(topic);
         }
-        drop(batch.commit(self, Patience::Never));
+        drop(batch.commit(self));
         if is_blocked && reached == cursor.after {
             return false;
         }

@@ -470,3 +470,25 @@ async fn what_the_cluster_says_waits_for_a_busy_shard() {
     let mut back = world.crash().connect(hello("away", V5).persistent()).await;
     assert_eq!(back.messages().len(), 1, "and in the queue");
 }
+
+#[tokio::test]
+async fn a_message_for_many_sessions_does_not_wait_in_memory_for_the_last_of_them() {
+    let world = World::new();
+    for number in 0..40 {
+        let hello = hello(&format!("away{number}"), V5).persistent();
+        let mut away = world.connect(hello).await;
+        away.subscribe("a", Qos::AtLeastOnce);
+        away.lose().await;
+    }
+    let mut writer = world.connect(hello("writer", V5)).await;
+    let before = world.ledger.proposals();
+    let large = "x".repeat(150_000);
+    assert_eq!(
+        writer.publish("a", &large, Qos::AtLeastOnce),
+        [Said::PubAck(1, 0)]
+    );
+    let proposals = world.ledger.proposals() - before;
+    assert!((6..=12).contains(&proposals), "{proposals}: by megabytes");
+    let mut back = world.connect(hello("away7", V5).persistent()).await;
+    assert_eq!(back.messages().len(), 1);
+}
