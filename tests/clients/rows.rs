@@ -16,6 +16,8 @@ fn hold_on(node: &Node, script: &str) {
             &node.at.mqtt.to_string(),
             "--mqtts",
             &node.at.mqtts.to_string(),
+            "--ws",
+            &node.at.ws.to_string(),
             "--aws",
             &node.at.aws.to_string(),
             "--ca",

@@ -8,7 +8,7 @@ PATIENCE = 30
 
 def arguments():
     parser = argparse.ArgumentParser()
-    for name in ("host", "port", "mqtt", "mqtts", "aws", "ca", "cert", "key", "thing", "version"):
+    for name in ("host", "port", "mqtt", "mqtts", "ws", "aws", "ca", "cert", "key", "thing", "version"):
         parser.add_argument(f"--{name}")
     return parser.parse_args()
 

@@ -18,13 +18,18 @@ class Refused(Exception):
 class Client:
     """Paho with inboxes instead of callbacks, and no reconnecting behind our back."""
 
-    def __init__(self, address, name, v5=True, tls=None, will=None):
+    def __init__(self, address, name, v5=True, tls=None, will=None, transport="tcp", expiry=None):
         self.messages, self.answers, self.v5, self.name = Inbox(), Inbox(), v5, name
         session = {} if v5 else {"clean_session": True}
         protocol = mqtt.MQTTv5 if v5 else mqtt.MQTTv311
         api = mqtt.CallbackAPIVersion.VERSION2
         self.paho = mqtt.Client(
-            api, client_id=name, protocol=protocol, reconnect_on_failure=False, **session
+            api,
+            client_id=name,
+            protocol=protocol,
+            transport=transport,
+            reconnect_on_failure=False,
+            **session,
         )
         self.paho.on_connect = lambda c, u, flags, code, p: self.answers.put(("connack", code))
         self.paho.on_message = lambda c, u, message: self.messages.put(message)
@@ -37,9 +42,15 @@ class Client:
         if will:
             self.paho.will_set(*will)
         host, port = address.rsplit(":", 1)
-        self.paho.connect("localhost" if tls else host, int(port), keepalive=600)
+        start = {}
+        if expiry is not None:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = expiry
+            start = {"clean_start": False, "properties": properties}
+        self.paho.connect("localhost" if tls else host, int(port), keepalive=600, **start)
         # what is measured here is not Nagle's algorithm waiting for a delayed acknowledgement
-        self.paho.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if transport == "tcp":
+            self.paho.socket().setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.paho.loop_start()
         code = self._answer("connack")
         if code != 0:

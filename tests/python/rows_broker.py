@@ -4,7 +4,7 @@ import json
 import socket
 
 from common import PATIENCE, arguments
-from rows import Client, Rows
+from rows import Client, Refused, Rows
 
 args = arguments()
 rows = Rows()
@@ -153,6 +153,56 @@ def shared():
         client.close()
 
 
+def a_group_with_a_member_that_is_away():
+    member = Client(args.mqtt, "persistent", expiry=600)
+    member.subscribe("$share/away/jobs")
+    member.close()
+    watcher.publish("jobs", "kept")
+    member = Client(args.mqtt, "persistent", expiry=600)
+    rows.same("queued for the group", member.take("jobs").payload, b"kept")
+    member.close()
+    Client(args.mqtt, "persistent", expiry=0).close()
+
+
+def limits():
+    """4.3, as far as we keep AWS's."""
+    for v5 in (False, True):
+        for name in ("$reserved", "x" * 129):
+            try:
+                Client(args.mqtt, name, v5=v5).close()
+                rows.row(f"client id {name[:9]}, v5 {v5}", False, "accepted")
+            except Refused as refused:
+                rows.same(f"client id {name[:9]}, v5 {v5}", refused.args[0], 0x85)
+        Client(args.mqtt, "x" * 128, v5=v5).close()
+    client = Client(args.mqtt, "many")
+    codes = [client.subscribe(f"many/{n}")[0] for n in range(51)]
+    rows.same("50 subscriptions", codes, [1] * 50 + [0x97])
+    client.close()
+    client = Client(args.mqtt, "many")
+    rows.same("a group's name", client.subscribe(f"$share/{'g' * 128}/a", f"$share/{'g' * 129}/a"), [1, 0x8F])
+    client.close()
+    with raw_connection("slow") as wire:
+        wire.sendall(b"\x82\x08\x00\x01" + text(b"use") + b"\x01")
+        answers = wire.makefile("rb")
+        assert answers.read(9) == b"\x20\x02\x00\x00\x90\x03\x00\x01\x01"
+        for n in range(110):
+            watcher.publish("use", f"{n:03}")
+        wire.sendall(b"\xc0\x00")
+        received = b""
+        while not received.endswith(b"\xd0\x00"):
+            received += answers.read(1)
+        rows.same("100 in flight", received.count(b"\x00\x03use"), 100)
+
+
+def web_sockets():
+    for v5 in (False, True):
+        client = Client(args.ws, "browser", v5=v5, transport="websockets")
+        rows.same("subscribe", client.subscribe("web/#"), [1])
+        client.publish("web/x", "y" * 70_000)
+        rows.same("a large frame", client.take("web/x").payload, b"y" * 70_000)
+        client.close()
+
+
 def text(value):
     return len(value).to_bytes(2, "big") + value
 
@@ -178,5 +228,8 @@ lifecycle()
 dollar_topics()
 retained()
 shared()
+a_group_with_a_member_that_is_away()
+limits()
+web_sockets()
 watcher.close()
 rows.finish()
