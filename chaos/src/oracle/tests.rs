@@ -81,7 +81,7 @@ fn a_lost_acknowledged_write_is_found() {
 }
 
 #[test]
-fn a_version_that_shows_anothers_marker_is_found() {
+fn a_version_that_shows_the_marker_of_another_is_found() {
     assert!(!violations(vec![update(10, 0, 1, ok(1)), read(2, 3, 1, 11)]).is_empty());
 }
 
