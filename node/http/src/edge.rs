@@ -132,6 +132,12 @@ impl Edge {
         if header_bytes(&parts) > self.limits.header_bytes_max {
             return Err(Problem::new(Kind::HeadersTooLarge));
         }
+        let is_probe = PROBES.contains(&parts.uri.path());
+        if self.limits.local_names_only && !is_probe && !is_local(&parts) {
+            return Err(Problem::new(Kind::Forbidden).with_detail(
+                "this API answers to an address or to localhost only; see `open_to_network` in [http]",
+            ));
+        }
         let _slot = self.slot(parts.uri.path())?;
         let body = self.read(&parts, body).await?;
         let request = Request::from_parts(parts, Body::from(body));
@@ -230,6 +236,20 @@ fn replace(old: Response, status: StatusCode, body: Response) -> Response {
     response
 }
 
+/// Whether a request names us by an address or as `localhost`. Who has a name of ours in mind sends no other.
+fn is_local(parts: &Parts) -> bool {
+    let host = parts.headers.get(header::HOST);
+    let host = host.map_or(Ok(""), HeaderValue::to_str);
+    let host = parts.uri.authority().map_or(host, |name| Ok(name.as_str()));
+    let Ok(host) = host else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let is_address = name.parse::<std::net::Ipv4Addr>().is_ok() || name.starts_with('[');
+    name.is_empty() || is_address || name.eq_ignore_ascii_case("localhost")
+}
+
 /// Bytes of the header section, about as they came over the wire.
 fn header_bytes(parts: &Parts) -> usize {
     let line = parts.uri.path().len() + parts.uri.query().map_or(0, str::len);
@@ -286,5 +306,29 @@ fn status_label(status: StatusCode) -> &'static str {
         503 => "503",
         504 => "504",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_somebody_else_is_not_local() {
+        for (host, expected) in [
+            ("localhost:8080", true),
+            ("LOCALHOST", true),
+            ("127.0.0.1:8080", true),
+            ("[::1]:8080", true),
+            ("rebound.example:8080", false),
+            ("localhost.example", false),
+            ("127.0.0.1.example", false),
+        ] {
+            let request = Request::builder()
+                .header(header::HOST, host)
+                .body(())
+                .expect("a request");
+            assert_eq!(is_local(&request.into_parts().0), expected, "{host}");
+        }
     }
 }

@@ -20,6 +20,10 @@ pub const TAG_FILTER_MAX: usize = 385;
 /// What one server gives to its clients at most.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Only requests to an address or to `localhost` are answered, health and metrics apart. A page of the Internet may
+    /// make a browser of this machine ask us under a name of its own: an API that asks nobody who they are must not
+    /// answer to it.
+    pub local_names_only: bool,
     /// Bytes of a request body. Larger is 413 before it is read to the end.
     pub body_bytes_max: usize,
     /// Bytes of a request's header section. Larger is 431.
@@ -45,6 +49,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            local_names_only: false,
             body_bytes_max: 256 * 1024,
             header_bytes_max: 16 * 1024,
             connections_max: 1024,

@@ -17,7 +17,8 @@ use thiserror::Error;
 pub use load::{Loaded, Origin, load};
 pub use raw::{Admission, Identity, ListenerKind, LogFormat};
 pub use resolve::{
-    Actors, Aws, Config, Devices, Listener, Log, Mqtt, Node, Policies, Shadows, Storage, Tls, User,
+    Actors, Aws, Config, Devices, Http, Listener, Log, Mqtt, Node, Policies, Shadows, Storage, Tls,
+    User,
 };
 pub use show::show;
 

@@ -262,7 +262,8 @@ pub(super) struct Listener {
     /// Whether a load balancer sends PROXY protocol v2 first.
     #[serde(default)]
     pub(super) proxy_protocol: bool,
-    /// Origins a browser may come from (WebSocket only); empty = none, `*` = all.
+    /// Origins a browser may come from (WebSocket only); empty = none but its own, `localhost` = pages
+    /// of this machine, `*` = all.
     #[serde(default)]
     pub(super) origins: Vec<String>,
 }

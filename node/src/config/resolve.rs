@@ -29,7 +29,7 @@ pub struct Config {
     /// Certificates, if any listener needs them.
     pub tls: Option<Tls>,
     /// Address of our API.
-    pub http: Option<SocketAddr>,
+    pub http: Option<Http>,
     /// The AWS data plane.
     pub aws: Option<Aws>,
     /// Policies by role.
@@ -128,6 +128,17 @@ pub struct Tls {
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
+}
+
+/// See `[http]`.
+#[derive(Clone, Copy, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the keys are documented where they are written: raw.rs"
+)]
+pub struct Http {
+    pub bind: SocketAddr,
+    pub open_to_network: bool,
 }
 
 /// See `[aws]`.
@@ -230,7 +241,7 @@ pub(super) fn resolve(raw: &Raw) -> Result<Config, ConfigError> {
 }
 
 /// The API has no authentication of its own.
-fn http(raw: &raw::Http) -> Result<Option<SocketAddr>, ConfigError> {
+fn http(raw: &raw::Http) -> Result<Option<Http>, ConfigError> {
     let is_open = raw.bind.is_some_and(|bind| !bind.ip().is_loopback());
     if is_open && !raw.open_to_network {
         return Err(wrong(
@@ -239,7 +250,10 @@ fn http(raw: &raw::Http) -> Result<Option<SocketAddr>, ConfigError> {
              `open_to_network = true`",
         ));
     }
-    Ok(raw.bind)
+    Ok(raw.bind.map(|bind| Http {
+        bind,
+        open_to_network: raw.open_to_network,
+    }))
 }
 
 fn node(raw: &raw::Node) -> Result<Node, ConfigError> {

@@ -83,7 +83,7 @@ fn configuration(folder: &Path, any_port: bool) -> String {
          [aws]\nbind = \"127.0.0.1:{aws}\"\n\n\
          [[listener]]\nname = \"mqtt\"\nkind = \"tcp\"\nbind = \"127.0.0.1:{mqtt}\"\nidentity = \"anonymous\"\n\n\
          [[listener]]\nname = \"mqtts\"\nkind = \"tls\"\nbind = \"127.0.0.1:{mqtts}\"\nidentity = \"certificate\"\n\n\
-         [[listener]]\nname = \"ws\"\nkind = \"ws\"\nbind = \"127.0.0.1:{ws}\"\nidentity = \"anonymous\"\norigins = [\"*\"]\n",
+         [[listener]]\nname = \"ws\"\nkind = \"ws\"\nbind = \"127.0.0.1:{ws}\"\nidentity = \"anonymous\"\norigins = [\"localhost\"]\n",
         data = path("state"),
         ca = path("ca/ca.pem"),
         certificate = path("ca/server.pem"),

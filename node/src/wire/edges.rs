@@ -54,9 +54,13 @@ impl Edges {
         let mut http = Vec::new();
         let limits = umbel_http::Limits::default();
         let mut endpoints = Endpoints::default();
-        if let Some(bind) = config.http {
+        if let Some(api) = config.http {
+            let limits = umbel_http::Limits {
+                local_names_only: !api.open_to_network,
+                ..limits.clone()
+            };
             let router = router(Arc::clone(&inner.backend), &limits, inner.stopping);
-            let server = serve(bind, router, Role::Api, None, &limits).await?;
+            let server = serve(api.bind, router, Role::Api, None, &limits).await?;
             endpoints.http = Some(server.local_addr());
             http.push(server);
         }

@@ -37,12 +37,16 @@ const READ_BUFFER_BYTES: usize = 1_024;
 /// Largest message written: one turn of output rarely is more.
 const WRITE_MESSAGE_BYTES: usize = 64 * 1024;
 
+/// Stands for every page of this machine.
+const LOCAL: &str = "localhost";
+
 /// Which web pages may connect. Programs that are no browser send no `Origin` and are not concerned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins(Vec<String>);
 
 impl Origins {
-    /// Allows pages of the same host and port, and of `allowed` (as `https://host:port`; `*`: all).
+    /// Allows pages of the same host and port, and of `allowed` (as `https://host:port`; `localhost`: those this machine
+    /// serves itself, on any port; `*`: all).
     pub const fn new(allowed: Vec<String>) -> Self {
         Self(allowed)
     }
@@ -54,19 +58,29 @@ impl Origins {
         let Ok(origin) = origin.to_str() else {
             return false;
         };
-        if self
-            .0
-            .iter()
-            .any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
-        {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        let is_listed = self.0.iter().any(|allowed| match allowed.as_str() {
+            "*" => true,
+            LOCAL => authority.is_some_and(is_local),
+            allowed => allowed.eq_ignore_ascii_case(origin),
+        });
+        if is_listed {
             return true;
         }
         let host = headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok());
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
         matches!((host, authority), (Some(host), Some(origin)) if host.eq_ignore_ascii_case(origin))
     }
+}
+
+/// Whether a page comes from this machine: a name that only it can have.
+fn is_local(authority: &str) -> bool {
+    let name = match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => authority,
+    };
+    name.eq_ignore_ascii_case(LOCAL) || name == "127.0.0.1" || name == "[::1]"
 }
 
 /// Why a handshake failed.

@@ -136,17 +136,24 @@ async fn the_subprotocol_is_asked_for_and_answered() {
 
 #[tokio::test]
 async fn web_pages_need_to_be_allowed() {
-    let origins = Origins::new(vec!["https://console.example".to_owned()]);
-    let running = run(Wire::Ws(origins), false, Limits::default());
-    for (origin, is_allowed) in [
-        ("https://console.example", true),
-        ("http://localhost:8083", true),
-        ("http://localhost:9999", false),
-        ("https://evil.example", false),
-        ("null", false),
+    let run = |listed: &str| {
+        let origins = Origins::new(vec![listed.to_owned()]);
+        run(Wire::Ws(origins), false, Limits::default())
+    };
+    let (named, local) = (run("https://console.example"), run("localhost"));
+    for (running, origin, is_allowed) in [
+        (&named, "https://console.example", true),
+        (&named, "http://localhost:8083", true),
+        (&named, "http://localhost:9999", false),
+        (&named, "https://evil.example", false),
+        (&named, "null", false),
+        (&local, "http://localhost:9999", true),
+        (&local, "http://[::1]", true),
+        (&local, "http://localhost.example:9999", false),
+        (&local, "https://evil.example", false),
     ] {
         let headers = [MQTT, ("origin", origin)];
-        let result = upgrade(stream(&running).await, "/mqtt", &headers).await;
+        let result = upgrade(stream(running).await, "/mqtt", &headers).await;
         assert_eq!(result.is_ok(), is_allowed, "{origin}");
     }
 }
