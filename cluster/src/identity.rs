@@ -15,8 +15,9 @@ use crate::{
     shards::StartError,
 };
 
-/// The group whose only entry is the identity. Shards count from 0.
-const GROUP: GroupId = GroupId(u64::MAX);
+/// The group whose only entry is the identity. Shards count from 0 and end below 2^16; the last two numbers are the log's
+/// own.
+const GROUP: GroupId = GroupId(1 << 32);
 
 /// What must never change under a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
