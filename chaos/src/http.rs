@@ -12,14 +12,19 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The JSON answer of a GET; HTTP/1.0, so that the answer ends with the connection.
+/// The JSON answer of a GET.
 pub(crate) async fn get(server: SocketAddr, path: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&text(server, path).await?)?)
+}
+
+/// The answer of a GET; HTTP/1.0, so that the answer ends with the connection.
+pub(crate) async fn text(server: SocketAddr, path: &str) -> Result<String> {
     timeout(PATIENCE, fetch(server, path))
         .await
         .context("no HTTP answer")?
 }
 
-async fn fetch(server: SocketAddr, path: &str) -> Result<Value> {
+async fn fetch(server: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(server).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -32,5 +37,5 @@ async fn fetch(server: SocketAddr, path: &str) -> Result<Value> {
     if head.split(' ').nth(1) != Some("200") {
         bail!("{path}: {}", head.lines().next().unwrap_or_default());
     }
-    Ok(serde_json::from_str(body)?)
+    Ok(body.to_owned())
 }

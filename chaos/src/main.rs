@@ -1,7 +1,8 @@
 //! A program that breaks a node and judges it.
 //!
 //! `kill` kills and restarts the process under load again and again; `powercut` does the same and throws away everything
-//! the disk was not told to keep. Both record what clients were told and what they saw, and [`oracle`] judges it. A run
+//! the disk was not told to keep; `rubbish` sends malformed packets beside a neighbour that must not notice. The first
+//! two record what clients were told and what they saw, and [`oracle`] judges it. A run
 //! that compared nothing, or whose controls misbehave, is void, which is a failure.
 #![expect(
     clippy::print_stdout,
@@ -22,6 +23,7 @@ mod oracle;
 mod process;
 mod queue;
 mod report;
+mod rubbish;
 mod seeds;
 mod worker;
 
@@ -43,6 +45,8 @@ enum Command {
     Kill(campaign::Options),
     /// Cut the power of its disk under load. Needs root, a loop device and `xfs_io`.
     Powercut(campaign::Options),
+    /// Send malformed packets over many connections, beside a neighbour that must not notice.
+    Rubbish(rubbish::Options),
     /// A writer whose behaviour is known: proves that the cut cuts and the check checks.
     #[command(hide = true)]
     Control(control::Options),
@@ -53,6 +57,7 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Kill(options) => campaign::kill(options).await,
         Command::Powercut(options) => campaign::powercut(options).await,
+        Command::Rubbish(options) => rubbish::run(options).await,
         Command::Control(options) => control::write(&options).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -109,10 +109,14 @@ impl Node {
 
     /// Freezes it (SIGSTOP).
     pub(crate) fn freeze(&self) -> Result<()> {
-        let id = self.child.id().context("the node has ended")?;
-        let pid = Pid::from_raw(i32::try_from(id)?).context("process id")?;
+        let pid = Pid::from_raw(i32::try_from(self.id()?)?).context("process id")?;
         kill_process(pid, Signal::STOP)?;
         Ok(())
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> Result<u32> {
+        self.child.id().context("the node has ended")
     }
 
     /// Why it is not running any more, if it is not.
