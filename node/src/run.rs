@@ -1,4 +1,4 @@
-//! From the command line to an exit code: 0 well, 1 failed, 64 the configuration cannot be used.
+//! From the command line to an exit code: 0 well, 1 failed, 2 wrong usage, 64 the configuration cannot be used.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -45,10 +46,23 @@ fn conclude(done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("umbel: {error:#}");
+            eprintln!("umbel: {}", told(&error));
             ExitCode::FAILURE
         },
     }
+}
+
+/// The error and its causes, each thing once: some errors repeat their cause.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |mut text, cause| {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        text
+    })
 }
 
 fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
@@ -73,6 +87,9 @@ fn config_command(command: &ConfigCommand) -> ExitCode {
 
 fn hash_password() -> Result<()> {
     let mut password = String::new();
+    if std::io::stdin().is_terminal() {
+        eprint!("password (shown as you type): ");
+    }
     std::io::stdin()
         .read_line(&mut password)
         .context("standard input")?;
@@ -86,6 +103,10 @@ fn hash_password() -> Result<()> {
 async fn node(args: NodeArgs) -> ExitCode {
     match load(args.config.as_deref()) {
         Err(code) => code,
+        Ok(loaded) if loaded.config.listeners.is_empty() => {
+            eprintln!("umbel: no [[listener]]: nobody could connect; see node/deploy/umbel.toml");
+            ExitCode::from(USAGE)
+        },
         Ok(loaded) => conclude(serve(&loaded.config, args.ports_file, None, |_| ()).await),
     }
 }

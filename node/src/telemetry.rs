@@ -9,7 +9,10 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, LogFormat};
 
 /// What the dependencies say at `info` is of no use to an operator.
-const QUIET: &str = "openraft=warn,ractor=warn,sled=warn,raft_engine=warn,hyper=warn,rustls=warn";
+///
+/// What `raft_engine` says of the torn end of a log sounds like damage; our own line says what it is.
+const QUIET: &str = "openraft=warn,ractor=warn,sled=warn,raft_engine=warn,raft_engine::file_pipe_log=off,\
+                     hyper=warn,rustls=warn";
 
 /// Seconds; from a local commit to a disk in trouble.
 const LATENCY_BUCKETS: [f64; 12] = [

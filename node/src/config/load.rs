@@ -46,21 +46,52 @@ pub fn load(
         },
         None => Table::new(),
     };
+    let mut raw = Raw::default();
+    if path.is_some() {
+        raw = typed(&table, || path_shown(path))?;
+    }
     for (name, text) in environment.filter(|(name, _)| name.starts_with(PREFIX)) {
         overlay(&mut table, &name, &text, &mut origins)?;
+        raw = typed(&table, || format!("environment variable {name}"))?;
     }
-    let raw: Raw = table
-        .try_into()
-        .map_err(|e: toml::de::Error| ConfigError::Syntax {
-            place: path.map_or_else(|| "environment".to_owned(), |p| p.display().to_string()),
-            detail: with_suggestion(e.message()),
-        })?;
-    let config = resolve::resolve(&raw)?;
+    let config = resolve::resolve(&raw).map_err(|error| placed(error, path, &origins))?;
     Ok(Loaded {
         config,
         raw,
         origins,
     })
+}
+
+fn path_shown(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
+}
+
+fn typed(table: &Table, place: impl Fn() -> String) -> Result<Raw, ConfigError> {
+    let typed = table.clone().try_into();
+    typed.map_err(|e: toml::de::Error| ConfigError::Syntax {
+        place: place(),
+        detail: with_suggestion(e.message()),
+    })
+}
+
+/// Says where a value that cannot be used was set. Lists and what is missing can only be written in the file.
+fn placed(
+    error: ConfigError,
+    path: Option<&Path>,
+    origins: &BTreeMap<String, Origin>,
+) -> ConfigError {
+    match error {
+        ConfigError::Value { key, detail, .. } => {
+            let place = match origins.get(&key) {
+                Some(Origin::Environment(name)) => format!("environment variable {name}: "),
+                Some(Origin::File(_)) | None => {
+                    path.map_or_else(String::new, |path| format!("{}: ", path.display()))
+                },
+            };
+            ConfigError::Value { place, key, detail }
+        },
+        other @ (ConfigError::File { .. } | ConfigError::Syntax { .. }) => other,
+    }
 }
 
 /// Parses the file into raw values first, so that an unknown key is reported with its line.

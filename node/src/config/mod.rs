@@ -42,8 +42,10 @@ pub enum ConfigError {
         detail: String,
     },
     /// A value is of the right type and still cannot be used.
-    #[error("{key}: {detail}")]
+    #[error("{place}{key}: {detail}")]
     Value {
+        /// Where the key was set, with a colon; empty if nowhere.
+        place: String,
         /// The key, dotted.
         key: String,
         /// What is wrong.

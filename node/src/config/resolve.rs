@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 use umbel_core::policy::Policy;
 
 use super::{
@@ -200,6 +201,7 @@ pub struct User {
 
 fn wrong(key: impl Into<String>, detail: impl Into<String>) -> ConfigError {
     ConfigError::Value {
+        place: String::new(), // the loader knows
         key: key.into(),
         detail: detail.into(),
     }
@@ -232,11 +234,25 @@ pub(super) fn resolve(raw: &Raw) -> Result<Config, ConfigError> {
         aws: raw.aws.bind.map(|bind| Aws { bind }),
         users: users(&raw.user, &policies)?,
         policies,
-        log: Log {
-            level: raw.log.level.clone(),
-            format: raw.log.format,
-        },
+        log: log(&raw.log)?,
         listeners: listeners(&raw.listener)?,
+    })
+}
+
+fn log(raw: &raw::Log) -> Result<Log, ConfigError> {
+    let bad = |detail: String| wrong("log.level", detail);
+    EnvFilter::try_new(&raw.level).map_err(|e| bad(e.to_string()))?;
+    // A lone word that is no level would be taken for the only module that may speak.
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let mut words = raw.level.split(',').map(str::trim);
+    if let Some(word) = words.find(|word| !word.contains(['=', ':', '[', '_']) && !is_level(word)) {
+        return Err(bad(format!(
+            "`{word}` is no level; write off, error, warn, info, debug or trace, or module=level"
+        )));
+    }
+    Ok(Log {
+        level: raw.level.clone(),
+        format: raw.format,
     })
 }
 
@@ -316,11 +332,16 @@ fn tls(raw: &Raw) -> Result<Option<Tls>, ConfigError> {
             Err(wrong(key, format!("{} is not a file", path.display())))
         }
     };
-    Ok(Some(Tls {
+    let tls = Tls {
         ca: file("tls.ca", &raw.tls.ca)?,
         certificate: file("tls.certificate", &raw.tls.certificate)?,
         key: file("tls.key", &raw.tls.key)?,
-    }))
+    };
+    let unreadable = |key: &'static str| move |e: umbel_pki::PkiError| wrong(key, e.to_string());
+    umbel_pki::load_certificates(&tls.ca).map_err(unreadable("tls.ca"))?;
+    umbel_pki::load_certificates(&tls.certificate).map_err(unreadable("tls.certificate"))?;
+    umbel_pki::load_key(&tls.key).map_err(unreadable("tls.key"))?;
+    Ok(Some(tls))
 }
 
 fn policies(raw: &raw::Policy) -> Result<Policies, ConfigError> {
@@ -335,10 +356,8 @@ fn policies(raw: &raw::Policy) -> Result<Policies, ConfigError> {
 }
 
 fn policy_file(key: &str, path: &PathBuf) -> Result<Policy, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::File {
-        path: path.clone(),
-        source,
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| wrong(key, format!("{}: {e}", path.display())))?;
     Policy::parse(&text).map_err(|e| wrong(key, format!("{}: {e}", path.display())))
 }
 

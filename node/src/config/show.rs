@@ -18,6 +18,7 @@ pub fn show(loaded: &Loaded, origins: bool) -> String {
                 section_to(&mut text, &format!("[{section}]"), keys, |key| {
                     origins.then(|| origin(loaded, &format!("{section}.{key}")))
                 });
+                unset(&mut text, section, keys);
             },
             Value::Array(items) => {
                 for keys in items.iter().filter_map(Value::as_table) {
@@ -34,6 +35,30 @@ pub fn show(loaded: &Loaded, origins: bool) -> String {
         }
     }
     text
+}
+
+/// Keys that have no default and were not written: TOML cannot show them as values.
+const OPTIONAL: [(&str, &str); 7] = [
+    ("aws", "bind"),
+    ("http", "bind"),
+    ("policy", "app"),
+    ("policy", "device"),
+    ("tls", "ca"),
+    ("tls", "certificate"),
+    ("tls", "key"),
+];
+
+fn unset(text: &mut String, section: &str, keys: &Table) {
+    let unset = OPTIONAL
+        .iter()
+        .filter(|(of, key)| *of == section && !keys.contains_key(*key));
+    // The section ends with an empty line.
+    for (_, key) in unset {
+        text.insert_str(
+            text.len().saturating_sub(1),
+            &format!("# {key} is not set\n"),
+        );
+    }
 }
 
 fn section_to(

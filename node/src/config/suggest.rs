@@ -2,12 +2,19 @@
 
 /// Edits we still take for a slip of the finger.
 const EDITS_MAX: usize = 3;
+/// Letters from which on one word is taken for the start of another.
+const START_MIN: usize = 4;
 
 /// The known word nearest to `word`, if it is near enough to be what was meant.
 pub(super) fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let is_start = |a: &str, b: &str| a.len() >= START_MIN && b.starts_with(a);
     known
         .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(edits, candidate)| *edits <= EDITS_MAX.min(candidate.len() / 2))
+        .filter(|(edits, candidate)| {
+            *edits <= EDITS_MAX.min(candidate.len() / 2)
+                || is_start(word, candidate)
+                || is_start(candidate, word)
+        })
         .min()
         .map(|(_, candidate)| candidate)
 }
@@ -56,6 +63,7 @@ mod tests {
         assert_eq!(nearest("datadir", known.into_iter()), Some("data_dir"));
         assert_eq!(nearest("drian", known.into_iter()), Some("drain"));
         assert_eq!(nearest("wibble", known.into_iter()), None);
+        assert_eq!(nearest("data", known.into_iter()), Some("data_dir"));
         assert_eq!(distance("kitten", "sitting"), 3);
     }
 

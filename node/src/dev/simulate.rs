@@ -37,11 +37,14 @@ async fn play(id: String, broker: SocketAddr) {
     let (client, mut events) = AsyncClient::new(options, 16);
     let mut device = Device::new(id);
     let mut reports = time::interval(REPORT_EVERY);
+    // A connection that is being made would be given up for a report.
+    let mut is_connected = false;
     loop {
         let told = tokio::select! {
-            _ = reports.tick() => Some(device.report()),
+            _ = reports.tick(), if is_connected => Some(device.report()),
             event = next(&mut events) => match event {
                 Heard::Connected => {
+                    is_connected = true;
                     // A full queue means the event loop is behind; the next connection tries again.
                     drop(client.try_subscribe(device.topic("update/delta"), QoS::AtLeastOnce));
                     Some(device.report())
@@ -49,6 +52,7 @@ async fn play(id: String, broker: SocketAddr) {
                 Heard::Delta(payload) => device.obey(&payload),
                 Heard::Nothing => None,
                 Heard::Lost => {
+                    is_connected = false;
                     time::sleep(RECONNECT_AFTER).await;
                     None
                 },

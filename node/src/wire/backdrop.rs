@@ -15,7 +15,7 @@ use umbel_storage::{
     store::StateStore,
 };
 
-use super::disk::Disk;
+use super::{disk::Disk, process};
 
 /// Readiness and numbers of a node.
 pub(super) struct Backdrop {
@@ -99,6 +99,7 @@ impl Backdrop {
 
     fn render(&self) -> String {
         self.broker.record_metrics();
+        process::record();
         self.metrics.render()
     }
 }

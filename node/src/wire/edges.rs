@@ -126,7 +126,13 @@ async fn serve(
         source,
     };
     let listener = TcpListener::bind(bind).await.map_err(at)?;
-    Server::start(listener, router, role, tls, limits).map_err(at)
+    let name = match role {
+        Role::Api => "http",
+        Role::Aws => "aws",
+    };
+    let server = Server::start(listener, router, role, tls, limits).map_err(at)?;
+    tracing::info!(listener = name, address = %server.local_addr(), "listening");
+    Ok(server)
 }
 
 type Certificates = (

@@ -4,6 +4,7 @@
 mod backdrop;
 mod disk;
 mod edges;
+mod process;
 
 use std::{
     collections::BTreeMap,
@@ -138,13 +139,19 @@ impl Node {
             stopping: backdrop.stopping(),
             clock,
         };
-        let edges = Edges::start(config, inner).await?;
-        tracing::info!(
-            node = config.node.id,
-            shards = config.shards,
-            took_ms = began.elapsed().as_millis(),
-            "ready"
-        );
+        let edges = match Edges::start(config, inner).await {
+            Ok(edges) => edges,
+            Err(error) => {
+                backdrop.stop();
+                running.shutdown(config.node.drain).await;
+                disk.close().await;
+                return Err(error);
+            },
+        };
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (node, shards) = (config.node.id, config.shards);
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(node, shards, version, took_ms, "ready");
         Ok(Self {
             disk,
             fleet: running,
@@ -181,6 +188,7 @@ impl Node {
 }
 
 fn describe_metrics() {
+    process::describe();
     umbel_storage::metrics::describe();
     umbel_cluster::metrics::describe();
     umbel_actors::metrics::describe();
