@@ -12,6 +12,7 @@ mod http;
 mod mqtt;
 mod node;
 mod programs;
+mod served;
 
 use std::{
     fmt::Display,
@@ -21,7 +22,10 @@ use std::{
 pub use http::{Answer, request};
 pub use mqtt::{Wire, connect_packet, framed};
 pub use node::{Endpoints, Node};
-pub use programs::{Output, Running, mosquitto_pub, mosquitto_sub, program, python};
+pub use programs::{
+    Outcome, Output, Running, mosquitto_pub, mosquitto_sub, outcome, program, python, umbel,
+};
+pub use served::{Authority, Served};
 
 /// The one patience knob: how long any state may take to come on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -137,9 +137,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = self.log();
-            let tail = log.len().saturating_sub(4000);
-            eprintln_tail(log.get(tail..).unwrap_or(&log));
+            eprintln_tail(&self.log());
         }
     }
 }
@@ -148,11 +146,25 @@ impl Drop for Node {
     clippy::print_stderr,
     reason = "a failed test shows what the node said"
 )]
-fn eprintln_tail(log: &str) {
-    eprintln!("--- the node's log ends with ---\n{log}");
+pub(crate) fn eprintln_tail(log: &str) {
+    let tail = log.len().saturating_sub(4000);
+    let end = log.get(tail..).unwrap_or(log);
+    eprintln!("--- the node's log ends with ---\n{end}");
 }
 
 fn launch(folder: &Path, settings: &[(String, String)]) -> (Child, Endpoints) {
+    let mut command = Command::new(program("umbel"));
+    command
+        .arg("dev")
+        .arg("--data")
+        .arg(folder.join("data"))
+        .arg("--any-port")
+        .envs(settings.iter().map(|(key, value)| (key, value)));
+    launched(folder, command)
+}
+
+/// Starts a command that writes a ports file, and waits for it.
+pub(crate) fn launched<T: DeserializeOwned>(folder: &Path, mut command: Command) -> (Child, T) {
     let ports = folder.join("ports.json");
     if ports.exists() {
         fs::remove_file(&ports).unwrap();
@@ -162,14 +174,10 @@ fn launch(folder: &Path, settings: &[(String, String)]) -> (Child, Endpoints) {
         .append(true)
         .open(folder.join("node.log"))
         .unwrap();
-    let mut child = Command::new(program("umbel"))
-        .arg("dev")
-        .arg("--data")
-        .arg(folder.join("data"))
-        .args(["--any-port", "--ports-file"])
+    let mut child = command
+        .arg("--ports-file")
         .arg(&ports)
         .env("UMBEL__LOG__FORMAT", "json")
-        .envs(settings.iter().map(|(key, value)| (key, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

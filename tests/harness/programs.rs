@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -86,6 +87,41 @@ fn finish(mut command: impl std::borrow::BorrowMut<Command>) -> Output {
     text(&output.stdout)
 }
 
+/// How a program ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub error: String,
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+pub fn outcome(command: &mut Command, input: &str) -> Outcome {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}; run `bash .ci/setup`"));
+    // A program that does not read may have ended already.
+    drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Outcome {
+        code: output.status.code(),
+        out: text(&output.stdout),
+        error: text(&output.stderr),
+    }
+}
+
+/// Runs `umbel` with arguments to its end.
+pub fn umbel(arguments: &[&str]) -> Outcome {
+    outcome(Command::new(program("umbel")).args(arguments), "")
+}
+
 /// A program that runs beside the test; killed when dropped.
 pub struct Running {
     child: Option<Child>,
@@ -98,6 +134,19 @@ impl Running {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {error}", output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Running {
+    /// Lets a command run beside the test.
+    pub fn start(command: &mut Command) -> Self {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}; run `bash .ci/setup`"));
+        Self { child: Some(child) }
     }
 }
 
