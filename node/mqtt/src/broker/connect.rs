@@ -172,11 +172,19 @@ impl Broker {
         if let Some(will) = &connect.will {
             self.check_will(will, identity)?;
         }
-        let is_known = self.sessions.get(&identity.client).is_some();
-        if !is_known && self.sessions.len() >= self.config.sessions_max {
-            return Err(ReasonCode::QuotaExceeded);
+        match self.sessions.get(&identity.client) {
+            None if self.sessions.len() >= self.config.sessions_max => {
+                Err(ReasonCode::QuotaExceeded)
+            },
+            Some(known)
+                if known.is_connected()
+                    && !self.take_overs.admit(&identity.client, self.clock.tick()) =>
+            {
+                metrics::refused("take_over");
+                Err(ReasonCode::ConnectionRateExceeded)
+            },
+            None | Some(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// A will is a publish that happens later: what may not be published now may not be left behind (T10).

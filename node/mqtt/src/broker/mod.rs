@@ -25,6 +25,7 @@ mod router;
 mod rows;
 mod sessions;
 mod subscribe;
+mod take_overs;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -59,6 +60,7 @@ pub struct Broker {
     router: router::Router,
     retained: retained::Retained,
     deletions: durable::Deletions,
+    take_overs: take_overs::TakeOvers,
     meters: metrics::Meters,
     /// For callers that only have a reference.
     this: Weak<Self>,
@@ -82,6 +84,7 @@ impl Broker {
             sessions: sessions::Sessions::default(),
             router: router::Router::default(),
             deletions: durable::Deletions::default(),
+            take_overs: take_overs::TakeOvers::default(),
             meters: metrics::Meters::new(),
             this: Weak::clone(this),
         })

@@ -435,3 +435,23 @@ fn an_idle_session_is_small() {
     let mailbox = size_of::<crate::broker::Mailbox>();
     assert!(session + mailbox <= 512, "{session} + {mailbox} bytes");
 }
+
+#[tokio::test]
+async fn two_that_throw_each_other_out_without_end_are_slowed_down() {
+    let world = World::new();
+    let mut last = world.connect(hello("twin", V5)).await;
+    let mut accepted = 0;
+    let refusal = loop {
+        match world.try_connect(hello("twin", V5)).await {
+            Ok(next) => last = next,
+            Err(refusal) => break refusal,
+        }
+        accepted += 1;
+        assert!(accepted < 1_000, "there is a bound");
+    };
+    assert_eq!(refusal.reason, ReasonCode::ConnectionRateExceeded);
+    assert!(last.try_hear().is_ok(), "who was there stays");
+    assert!(accepted >= 10, "a bad network is no war");
+    world.clock.advance_seconds(1);
+    world.connect(hello("twin", V5)).await;
+}
