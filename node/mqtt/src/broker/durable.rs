@@ -155,9 +155,10 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
-    /// How often it is tried again. With [`Self::pause`] this is ten seconds: a shard that is busy for longer is down.
+    /// How often it is tried again. With [`Self::pause`] this is two seconds: a full queue takes a tenth of that, and who
+    /// waits holds a place in the fleet.
     pub(crate) const fn tries() -> std::ops::Range<u32> {
-        0..200
+        0..40
     }
 
     /// Between two tries: some batches of a busy shard.
