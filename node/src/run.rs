@@ -7,7 +7,7 @@
 
 use std::{
     fs,
-    io::IsTerminal as _,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -87,10 +87,10 @@ fn config_command(command: &ConfigCommand) -> ExitCode {
 
 fn hash_password() -> Result<()> {
     let mut password = String::new();
-    if std::io::stdin().is_terminal() {
+    if io::stdin().is_terminal() {
         eprint!("password (shown as you type): ");
     }
-    std::io::stdin()
+    io::stdin()
         .read_line(&mut password)
         .context("standard input")?;
     let password = password.trim_end_matches(['\r', '\n']);
@@ -119,6 +119,17 @@ async fn dev_node(args: DevArgs) -> ExitCode {
     match load(Some(&files.config)) {
         Err(code) => code,
         Ok(loaded) => {
+            // Two ports of one kind on one machine is what newcomers run into first.
+            let hint = |error: anyhow::Error| {
+                let mut causes = error
+                    .chain()
+                    .filter_map(|cause| cause.downcast_ref::<io::Error>());
+                if causes.any(|cause| cause.kind() == io::ErrorKind::AddrInUse) {
+                    error.context("another program has the port; --any-port lets the system choose")
+                } else {
+                    error
+                }
+            };
             let greet = |at: &Endpoints| {
                 println!("{}", dev::welcome(&files, at, args.devices));
                 at.listeners
@@ -126,7 +137,11 @@ async fn dev_node(args: DevArgs) -> ExitCode {
                     .map(|broker| dev::simulate::start(args.devices, *broker))
             };
             let ca = Some(files.ca.clone());
-            conclude(serve(&loaded.config, args.ports_file, ca, greet).await)
+            conclude(
+                serve(&loaded.config, args.ports_file, ca, greet)
+                    .await
+                    .map_err(hint),
+            )
         },
     }
 }

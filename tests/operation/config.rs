@@ -205,6 +205,7 @@ fn a_start_that_cannot_be_says_why_and_harms_nothing() {
     assert_eq!(node.http("GET", "/livez", &[], b"").status, 200);
     node.ask_to_end();
     assert_eq!(node.ended(), Some(0));
+    let mut refused_text = String::new();
     // The same data, read as another cluster's: every key would be looked for in the wrong place.
     for (toml, part) in [
         (format!("{head}{DOOR}[cluster]\nshards = 8\n"), "64 shards"),
@@ -216,7 +217,12 @@ fn a_start_that_cannot_be_says_why_and_harms_nothing() {
         let refused = fails(&toml);
         assert_eq!(refused.code, Some(1), "{}", refused.error);
         assert!(refused.error.contains(part), "{}", refused.error);
+        if refused_text.is_empty() {
+            refused_text = refused.error;
+        }
     }
+    // It was asked to end, so there was nothing to mend.
+    assert!(!refused_text.contains("was not closed"), "{refused_text}");
     let nobody = fails(&head);
     assert_eq!(nobody.code, UNUSABLE);
     assert!(nobody.error.contains("[[listener]]"), "{}", nobody.error);

@@ -97,6 +97,8 @@ pub struct Endpoints {
 pub struct Node {
     disk: Disk,
     fleet: Running,
+    /// The broker reaches the fleet through this as long as the node is there.
+    _shared_fleet: Arc<Fleet>,
     edges: Edges,
     backdrop: Arc<Backdrop>,
 }
@@ -119,7 +121,8 @@ impl Node {
         let outbox = Arc::clone(&broker) as Arc<dyn Outbox>;
         let (fleet, running) =
             Fleet::start(fleet_config(config), ledger, outbox, Arc::clone(&clock)).await?;
-        broker.attach(Arc::new(fleet.clone()));
+        let shared_fleet = Arc::new(fleet.clone());
+        broker.attach(Arc::new(Arc::downgrade(&shared_fleet)));
         let backdrop = Backdrop::new(&disk, &broker, metrics);
         let recovering = Arc::clone(&broker);
         tokio::task::spawn_blocking(move || recovering.recover())
@@ -155,6 +158,7 @@ impl Node {
         Ok(Self {
             disk,
             fleet: running,
+            _shared_fleet: shared_fleet,
             edges,
             backdrop,
         })

@@ -1,6 +1,6 @@
 //! What the broker needs of the fleet: the owner of every client's record, epoch, will and shadows.
 
-use std::fmt;
+use std::{fmt, sync::Weak};
 
 use umbel_actors::{Fleet, Refused, ports::BoxFuture};
 use umbel_core::{
@@ -146,6 +146,44 @@ impl FleetPort for Fleet {
                 Err(other) => Err(other.into()),
             }
         })
+    }
+}
+
+/// The fleet holds the broker as its outbox: a broker that held the fleet in turn would keep both, and the log under
+/// them, from ever being closed. A fleet that is gone is a node that stops.
+impl FleetPort for Weak<Fleet> {
+    fn connect(
+        &self,
+        client: ClientId,
+        connect: Connect,
+    ) -> BoxFuture<'static, Result<Opened, FleetError>> {
+        match self.upgrade() {
+            Some(fleet) => FleetPort::connect(fleet.as_ref(), client, connect),
+            None => Box::pin(std::future::ready(Err(FleetError::Unavailable))),
+        }
+    }
+
+    fn disconnect(
+        &self,
+        client: ClientId,
+        epoch: SessionEpoch,
+        end: End,
+    ) -> BoxFuture<'static, ()> {
+        match self.upgrade() {
+            Some(fleet) => FleetPort::disconnect(fleet.as_ref(), client, epoch, end),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
+    fn shadow(
+        &self,
+        device: DeviceId,
+        request: shadow::Request,
+    ) -> BoxFuture<'static, Result<(), FleetError>> {
+        match self.upgrade() {
+            Some(fleet) => FleetPort::shadow(fleet.as_ref(), device, request),
+            None => Box::pin(std::future::ready(Err(FleetError::Unavailable))),
+        }
     }
 }
 

@@ -22,6 +22,9 @@ use crate::{
     refusal::Refusal,
 };
 
+/// Characters of a refused client's name that are logged.
+const CLAIM_CHARS_MAX: usize = 64;
+
 /// Why no CONNECT came.
 enum NoConnect {
     Malformed(Malformed),
@@ -85,7 +88,11 @@ pub(crate) async fn open<S: Stream, G: Gate>(
         },
         Err(ack) => {
             let reason = ack.reason;
-            edge.refuse(Refusal::of(reason), address, &reason.label());
+            // The name is a stranger's: escaped, and not longer than a line bears.
+            let claimed: String = asked.client_id.chars().take(CLAIM_CHARS_MAX).collect();
+            let (why, door) = (reason.label(), &peer.listener);
+            let detail = format_args!("{why}: {claimed:?} at listener {door}").to_string();
+            edge.refuse(Refusal::of(reason), address, &detail);
             answer_and_leave(stream, &ack, version, &edge).await;
             None
         },
@@ -94,6 +101,7 @@ pub(crate) async fn open<S: Stream, G: Gate>(
 
 /// What has to be remembered of a CONNECT that is given away.
 struct Asked {
+    client_id: String,
     version: ProtocolVersion,
     keep_alive: u16,
     maximum_packet_size: Option<NonZeroU32>,
@@ -101,8 +109,9 @@ struct Asked {
 }
 
 impl Asked {
-    const fn of(connect: &Connect) -> Self {
+    fn of(connect: &Connect) -> Self {
         Self {
+            client_id: connect.client_id.clone(),
             version: connect.version,
             keep_alive: connect.keep_alive,
             maximum_packet_size: connect.maximum_packet_size,
