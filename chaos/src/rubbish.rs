@@ -122,19 +122,21 @@ async fn campaign(options: &Options, seed: u64, mut node: Node, log: PathBuf) ->
     let open = settled(at.http).await?;
     stop.send_replace(true);
     let echoes = neighbour.await??;
-    let malformed = sum(
-        &http::text(at.http, "/metrics").await?,
-        "umbel_mqtt_malformed_total",
-    );
+    let page = http::text(at.http, "/metrics").await?;
+    let malformed = sum(&page, "umbel_mqtt_malformed_total");
     println!(
         "sent {} packets in {} connections within {} s; the node counted {malformed} as malformed",
         counts.sent.load(Ordering::Relaxed),
         counts.connections.load(Ordering::Relaxed),
         began.elapsed().as_secs(),
     );
+    println!("neighbour: {echoes} messages there and back; connections left: {open}");
     println!(
-        "neighbour: {echoes} messages there and back; connections left: {open}; resident: {before} KiB after a \
-         tenth, {after} KiB at the end"
+        "resident: {before} KiB after a tenth, {after} KiB at the end, with {} clients, {} sessions and {} retained \
+         messages that the rubbish left behind",
+        sum(&page, "umbel_fleet_clients"),
+        sum(&page, "umbel_mqtt_sessions"),
+        sum(&page, "umbel_mqtt_retained_messages"),
     );
     if let Some(ended) = node.ended()? {
         anyhow::bail!("the node ended with {ended}");
