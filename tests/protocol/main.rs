@@ -2,4 +2,6 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod malformed;
+mod mistakes;
 mod presence;
+mod redelivery;
