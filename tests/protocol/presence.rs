@@ -1,7 +1,7 @@
 //! Presence has one authority and says why.
 
 use serde_json::Value;
-use umbel_tests::{Node, Wire, eventually, mosquitto_sub};
+use umbel_tests::{Node, Wire, eventually, framed};
 
 fn view(node: &Node, device: &str, presence: &str) -> Value {
     eventually(format!("{device} is {presence}"), || {
@@ -14,26 +14,23 @@ fn view(node: &Node, device: &str, presence: &str) -> Value {
 #[test]
 fn a_closed_socket_is_seen_in_the_api_and_as_an_event() {
     let node = Node::start();
-    let events = mosquitto_sub(
-        &node,
-        &[
-            "-t",
-            "$aws/events/presence/disconnected/camera-1",
-            "-C",
-            "1",
-            "-W",
-            "30",
-            "-i",
-            "watcher",
-        ],
-    );
-    view(&node, "watcher", "online");
+    let mut watcher = Wire::connected(node.at.mqtt, "watcher", 60);
+    let topic = b"$aws/events/presence/disconnected/camera-1";
+    let length = u8::try_from(topic.len()).expect("a short topic");
+    watcher.send(&framed(
+        0x82,
+        &[&[0, 1, 0, length], &topic[..], &[0]].concat(),
+    ));
+    // connected is not subscribed: only from here on is an event sure to come
+    assert_eq!(watcher.packet().expect("SUBACK"), [0x90, 3, 0, 1, 0]);
     let device = Wire::connected(node.at.mqtt, "camera-1", 60);
     let online = view(&node, "camera-1", "online");
     device.reset();
     let offline = view(&node, "camera-1", "offline");
     assert_eq!(online["epoch"], offline["epoch"]);
-    let event: Value = serde_json::from_str(&events.finish()).expect("an event");
+    let published = watcher.packet().expect("PUBLISH");
+    let body = published.iter().position(|byte| *byte == b'{');
+    let event: Value = serde_json::from_slice(&published[body.expect("a body")..]).expect("JSON");
     assert_eq!(event["disconnectReason"], "CONNECTION_LOST", "{event}");
     assert_eq!(event["clientInitiatedDisconnect"], false, "{event}");
 }
