@@ -129,6 +129,15 @@ impl Node {
             .await
             .map_err(|panic| StartError::Open(panic.to_string()))?;
         fleet.recover().await;
+        let (known, recovered) = (fleet.clone(), Arc::clone(&broker));
+        tokio::task::spawn_blocking(move || {
+            recovered.end_orphans(|client| {
+                let view = known.client(client).ok()?;
+                Some(view.is_some_and(|view| view.record.session.is_some()))
+            })
+        })
+        .await
+        .map_err(|panic| StartError::Open(panic.to_string()))?;
         let backend = Api::new(
             fleet,
             Arc::clone(&broker),

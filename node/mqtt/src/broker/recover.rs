@@ -57,6 +57,28 @@ impl Broker {
         found
     }
 
+    /// Ends recovered sessions that the fleet does not know, and says how many. A row that was on its way when its
+    /// session ended may come to rest behind the deletions of that end; a crash then leaves a session that nobody owns,
+    /// nothing expires, and messages gather in. `is_known` answers `None` when it cannot be known now.
+    ///
+    /// Once, between the fleet's recovery and the first connection.
+    pub fn end_orphans(&self, is_known: impl Fn(&ClientId) -> Option<bool>) -> usize {
+        let mut recovered = Vec::new();
+        self.sessions
+            .for_each(|mailbox| recovered.push(mailbox.client().clone()));
+        recovered.retain(|client| is_known(client) == Some(false));
+        for client in &recovered {
+            self.end(client, SessionEpoch::default());
+        }
+        if !recovered.is_empty() {
+            tracing::warn!(
+                sessions = recovered.len(),
+                "rows of sessions that are over removed"
+            );
+        }
+        recovered.len()
+    }
+
     fn recover_subscriptions(self: &Arc<Self>, shard: ShardId, found: &mut Recovered) {
         self.each_row(shard, Table::Subscription, found, |found, key, value| {
             let Some((client, rest)) = rows::split(key) else {

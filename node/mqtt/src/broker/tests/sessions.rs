@@ -455,3 +455,23 @@ async fn two_that_throw_each_other_out_without_end_are_slowed_down() {
     world.clock.advance_seconds(1);
     world.connect(hello("twin", V5)).await;
 }
+
+#[tokio::test]
+async fn rows_that_outlived_their_session_are_removed_after_a_restart() {
+    let world = World::new();
+    for name in ["known", "orphan", "unclear"] {
+        let mut client = world.connect(hello(name, V5).persistent()).await;
+        client.subscribe("a", Qos::AtLeastOnce);
+        client.lose().await;
+    }
+    let world = world.crash();
+    let ended = world.broker.end_orphans(|client| match client.as_str() {
+        "known" => Some(true),
+        "orphan" => Some(false),
+        _ => None,
+    });
+    assert_eq!(ended, 1);
+    let left = world.crash().broker.clients(None, 10);
+    let left: Vec<_> = left.iter().map(|view| view.client.as_str()).collect();
+    assert_eq!(left, ["known", "unclear"]);
+}
