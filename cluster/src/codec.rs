@@ -31,6 +31,9 @@ pub(crate) const RECORD_BYTES_MAX: usize = 32 << 20;
 /// within what [`RECORD_BYTES_MAX`] lets a reader claim.
 pub(crate) const WRITE_OVERHEAD_BYTES: usize = 64;
 
+/// What an entry costs beside its batch, and more than any small record takes.
+const ENTRY_OVERHEAD_BYTES: usize = 64;
+
 const CONFIG: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Varint,
@@ -93,7 +96,8 @@ impl Batch {
         commands: impl Iterator<Item = &'a [Write]>,
     ) -> Result<Vec<u8>, EncodeError> {
         let commands: Vec<Rows<'_>> = commands.map(Rows).collect();
-        encode(BATCH_FORMAT, (term, commands))
+        let at_most = commands.iter().map(|Rows(writes)| weight(writes)).sum();
+        encode(BATCH_FORMAT, at_most, (term, commands))
     }
 
     /// Reads a batch back.
@@ -165,7 +169,11 @@ const BODY_MEMBERSHIP: u8 = 2;
 impl StoredEntry {
     /// The bytes of this entry.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
-        encode(ENTRY_FORMAT, self)
+        let body = match &self.body {
+            StoredBody::Batch(batch) => batch.len(),
+            StoredBody::Blank | StoredBody::Membership(_) => 0,
+        };
+        encode(ENTRY_FORMAT, ENTRY_OVERHEAD_BYTES + body, self)
     }
 
     /// Reads an entry back.
@@ -176,7 +184,7 @@ impl StoredEntry {
 
 /// The bytes of a small record beside the log.
 pub(crate) fn encode_meta(value: impl Encode) -> Result<Vec<u8>, EncodeError> {
-    encode(META_FORMAT, value)
+    encode(META_FORMAT, ENTRY_OVERHEAD_BYTES, value)
 }
 
 /// Reads a small record back.
@@ -187,8 +195,10 @@ pub(crate) fn decode_meta<T: Decode<()>>(
     decode(what, META_FORMAT, bytes)
 }
 
-fn encode(format: u8, value: impl Encode) -> Result<Vec<u8>, EncodeError> {
-    let mut bytes = vec![format];
+/// `expected` is how many bytes it will be, about: a batch that grows by doubling is copied on its way.
+fn encode(format: u8, expected: usize, value: impl Encode) -> Result<Vec<u8>, EncodeError> {
+    let mut bytes = Vec::with_capacity(expected);
+    bytes.push(format);
     bincode::encode_into_std_write(value, &mut bytes, CONFIG)?;
     Ok(bytes)
 }

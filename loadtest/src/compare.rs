@@ -11,13 +11,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use tokio::{
     process::{Child, Command},
     sync::Semaphore,
     task::JoinSet,
-    time::sleep,
+    time::{sleep, sleep_until},
 };
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
     process::{Usage, usage},
 };
 
+/// Connections of one source address. A port that was used stays taken for a minute after its connection ended, so
+/// each wave of each run has addresses of its own, and none needs more ports than an address has.
+const CONNECTIONS_PER_ADDRESS: usize = 10_000;
 /// Connection attempts under way at once.
 const CONNECTING_MAX: usize = 128;
 const KEEP_ALIVE: Duration = Duration::from_mins(20);
@@ -50,9 +53,15 @@ pub(crate) struct CompareArgs {
     /// Clients that publish, each waiting for its PUBACK.
     #[arg(long, default_value_t = 1000)]
     publishers: usize,
+    /// Publishes offered per second, by all publishers together; without it each publishes as soon as it may.
+    #[arg(long)]
+    rate: Option<u32>,
     /// Rest before memory is read, so that what connecting needed is given back.
     #[arg(long, default_value_t = 45)]
     rest_seconds: u64,
+    /// Measure only this one.
+    #[arg(long, value_enum)]
+    only: Option<Subject>,
     /// Write the result to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -70,7 +79,11 @@ struct Cost {
 /// Measures both and prints the table.
 pub(crate) async fn run(args: CompareArgs) -> Result<()> {
     let mut costs = Vec::new();
-    for subject in [Subject::Umbel, Subject::Mosquitto] {
+    let subjects = [Subject::Umbel, Subject::Mosquitto];
+    for subject in subjects
+        .into_iter()
+        .filter(|one| args.only.is_none_or(|only| only == *one))
+    {
         costs.push(
             measure(subject, &args)
                 .await
@@ -97,10 +110,35 @@ pub(crate) async fn run(args: CompareArgs) -> Result<()> {
     Ok(())
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Subject {
     Umbel,
     Mosquitto,
+}
+
+/// A wave of connections: what its clients are called, and which source addresses are theirs.
+#[derive(Clone, Copy)]
+enum Wave {
+    Warm,
+    Idle,
+    Publishers,
+}
+
+impl Wave {
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Warm => "warm-",
+            Self::Idle => "idle-",
+            Self::Publishers => "pub-",
+        }
+    }
+
+    /// Where the n-th client of the wave comes from: 127.run.wave.n.
+    fn source(self, n: usize) -> SocketAddr {
+        let [run, ..] = std::process::id().to_le_bytes();
+        let nth = u8::try_from(n / CONNECTIONS_PER_ADDRESS).unwrap_or(u8::MAX - 1) + 1;
+        SocketAddr::from((Ipv4Addr::new(127, run, self as u8, nth), 0))
+    }
 }
 
 async fn measure(subject: Subject, args: &CompareArgs) -> Result<Cost> {
@@ -122,18 +160,18 @@ async fn measure_running(
     pid: u32,
 ) -> Result<Cost> {
     // A first wave warms allocator and caches of both alike.
-    drop(connect_all(target, "warm-", 200).await?);
+    drop(connect_all(target, Wave::Warm, 200).await?);
     sleep(Duration::from_secs(2)).await;
     let fresh = usage(pid)?;
-    let idle = connect_all(target, "idle-", args.connections).await?;
+    let idle = connect_all(target, Wave::Idle, args.connections).await?;
     let connected = usage(pid)?;
     sleep(Duration::from_secs(args.rest_seconds)).await;
     let rested = usage(pid)?;
     drop(idle);
     sleep(Duration::from_secs(3)).await;
 
-    let publishers = connect_all(target, "pub-", args.publishers).await?;
-    let (before, after, took) = publish_all(publishers, args.publishes, pid).await?;
+    let publishers = connect_all(target, Wave::Publishers, args.publishers).await?;
+    let (before, after, took) = publish_all(publishers, args, pid).await?;
     let connections = args.connections.max(1) as f64;
     let published = args.publishes as f64;
     Ok(Cost {
@@ -153,15 +191,18 @@ fn spent(before: Usage, after: Usage) -> Duration {
     after.cpu.saturating_sub(before.cpu)
 }
 
-async fn connect_all(target: &Target, prefix: &str, count: usize) -> Result<Vec<Client>> {
+async fn connect_all(target: &Target, wave: Wave, count: usize) -> Result<Vec<Client>> {
     let permits = Arc::new(Semaphore::new(CONNECTING_MAX));
     let mut tasks = JoinSet::new();
     for n in 0..count {
-        let (target, permits, id) = (target.clone(), Arc::clone(&permits), format!("{prefix}{n}"));
+        let (target, permits, id) = (
+            target.clone(),
+            Arc::clone(&permits),
+            format!("{}{n}", wave.prefix()),
+        );
         tasks.spawn(async move {
             let _permit = permits.acquire().await?;
-            let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            Client::connect(&target, source, &id, KEEP_ALIVE).await
+            Client::connect(&target, wave.source(n), &id, KEEP_ALIVE).await
         });
     }
     let mut clients = Vec::with_capacity(count);
@@ -171,22 +212,31 @@ async fn connect_all(target: &Target, prefix: &str, count: usize) -> Result<Vec<
     Ok(clients)
 }
 
-/// A closed loop: each client publishes, waits for its PUBACK, and publishes again.
+/// A closed loop: each client publishes, waits for its PUBACK, and publishes again, at once or when its turn comes.
 async fn publish_all(
     publishers: Vec<Client>,
-    total: usize,
+    args: &CompareArgs,
     pid: u32,
 ) -> Result<(Usage, Usage, Duration)> {
-    let each = total / publishers.len().max(1);
+    let count = publishers.len().max(1);
+    let each = args.publishes / count;
+    let pause = args.rate.map_or(Duration::ZERO, |rate| {
+        Duration::from_secs_f64(count as f64 / f64::from(rate.max(1)))
+    });
     let payload = Arc::new(vec![b'x'; PAYLOAD]);
     let before = usage(pid)?;
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for (n, mut client) in publishers.into_iter().enumerate() {
         let payload = Arc::clone(&payload);
+        // Turns are spread evenly, or a thousand clients would publish at once and then rest.
+        let first = tokio::time::Instant::now() + pause.mul_f64(n as f64 / count as f64);
         tasks.spawn(async move {
             let topic = format!("bench/{n}/data");
-            for _ in 0..each {
+            for nth in 0..u32::try_from(each)? {
+                if !pause.is_zero() {
+                    sleep_until(first + pause * nth).await;
+                }
                 client.publish_acknowledged(&topic, &payload).await?;
             }
             anyhow::Ok(())

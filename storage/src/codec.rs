@@ -11,6 +11,9 @@ use thiserror::Error;
 /// Most bytes a record may have: lengths beyond it are refused before anything is allocated.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
 
+/// What most records fit into: one that grows by doubling is copied on its way.
+const EXPECTED_BYTES: usize = 512;
+
 const SEAL_FORMAT: u8 = 1;
 const SEAL_BYTES: usize = 5;
 
@@ -40,7 +43,8 @@ pub enum CodecError {
 
 /// Encodes a value behind its format byte.
 pub fn encode<T: Serialize>(format: u8, value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut bytes = vec![format];
+    let mut bytes = Vec::with_capacity(EXPECTED_BYTES);
+    bytes.push(format);
     bincode::serde::encode_into_std_write(value, &mut bytes, CONFIG)
         .map_err(|error| CodecError::Encode(error.to_string()))?;
     if bytes.len() > RECORD_BYTES_MAX {
