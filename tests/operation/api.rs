@@ -97,10 +97,12 @@ impl Events {
         let resume = last.map_or_else(String::new, |id| format!("Last-Event-ID: {id}\r\n"));
         write!(
             stream,
-            "GET /api/v1/events HTTP/1.1\r\nHost: node\r\n{resume}\r\n"
+            "GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n"
         )
         .unwrap();
         let mut events = Self(BufReader::new(stream));
+        let status = events.line();
+        assert!(status.contains(" 200 "), "{status}");
         // The stream says its name when it is there: what happens later is in it.
         while !events.line().starts_with(": umbel") {}
         events
