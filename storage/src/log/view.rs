@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::{GroupId, LogError, Meta};
 
-/// Recent entries are kept in memory up to this many bytes a group, so that applying what was just committed reads
-/// no file.
-const RECENT_BYTES_MAX: usize = 256 << 10;
+/// Durable entries are kept in memory up to this many bytes a group, for a reader that is a moment behind. A node has
+/// many groups and small entries cost more than their bytes: this is part of what an idle device costs.
+const RECENT_BYTES_MAX: usize = 16 << 10;
 
 /// One group.
 #[derive(Debug, Default)]
