@@ -58,7 +58,7 @@ fn options(dir: &Path) -> LogOptions {
     }
 }
 
-/// Copies a directory tree, as a crash now would leave it.
+/// Copies a directory tree, as a crash now would leave it. A file that is renamed meanwhile is there under its name.
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("created");
     for file in std::fs::read_dir(from).expect("readable") {
@@ -67,7 +67,10 @@ fn copy(from: &Path, to: &Path) {
         if path.is_dir() {
             copy(&path, &target);
         } else {
-            std::fs::copy(&path, &target).expect("copied");
+            match std::fs::copy(&path, &target) {
+                Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => {},
+                copied => drop(copied.expect("copied")),
+            }
         }
     }
 }

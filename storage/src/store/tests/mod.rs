@@ -123,7 +123,11 @@ fn copy(from: &Path, to: &Path) {
         if path.is_dir() {
             copy(&path, &target);
         } else {
-            std::fs::copy(&path, &target).expect("copied");
+            // A temporary file of sled may have got its name meanwhile.
+            match std::fs::copy(&path, &target) {
+                Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => {},
+                copied => drop(copied.expect("copied")),
+            }
         }
     }
 }
