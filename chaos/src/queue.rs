@@ -131,7 +131,7 @@ impl Queue {
         until: Instant,
         enough: impl Fn() -> bool,
     ) -> Result<()> {
-        let (_client, mut events) = connect(&self.reader(), endpoints, false).await?;
+        let (client, mut events) = connect(&self.reader(), endpoints, false).await?;
         while !enough() {
             let event = match timeout_at(until, events.poll()).await {
                 Ok(event) => event?,
@@ -140,6 +140,7 @@ impl Queue {
             if let Event::Incoming(Packet::Publish(message)) = event {
                 let number = std::str::from_utf8(&message.payload)?.parse()?;
                 self.history.received(&self.name, number);
+                client.try_ack(&message)?;
             }
         }
         Ok(())

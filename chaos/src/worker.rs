@@ -35,6 +35,7 @@ pub(crate) fn device(n: u16, devices: u16) -> String {
 }
 
 /// Connects an MQTT client: one connection, no resending by the library, so that every outcome is ours to judge.
+/// With a session that stays (`clean` is false), messages have to be acknowledged by the caller.
 pub(crate) async fn connect(
     id: &str,
     endpoints: Endpoints,
@@ -43,7 +44,10 @@ pub(crate) async fn connect(
     let mut options = MqttOptions::new(id, endpoints.mqtt.ip().to_string(), endpoints.mqtt.port());
     options
         .set_keep_alive(Duration::from_secs(30))
-        .set_clean_session(clean);
+        .set_clean_session(clean)
+        // The library acknowledges what it has read before we have seen it, up to ten messages ahead: a reader that
+        // leaves then would lose them, and we would blame the node.
+        .set_manual_acks(!clean);
     let (client, mut events) = AsyncClient::new(options, 64);
     let mut network = NetworkOptions::new();
     network.set_connection_timeout(5).set_tcp_nodelay(true);
