@@ -1,4 +1,4 @@
-//! What the actors ask of the world. `node/src/wire.rs` gives it to them.
+//! What the actors ask of the world. `node/src/wire/mod.rs` gives it to them.
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
