@@ -12,6 +12,7 @@ mod codec;
 pub mod config;
 mod identity;
 mod keeper;
+pub mod link;
 pub mod metrics;
 mod queue;
 mod raft;

@@ -157,6 +157,9 @@ impl From<DeviceId> for ClientId {
 pub struct ShardId(pub u16);
 
 impl ShardId {
+    /// The group that holds what the cluster knows about itself. No key hashes to it.
+    pub const META: Self = Self(u16::MAX);
+
     /// The shard of a key (device id, client id or topic) in a cluster of `shards` shards: XXH3-64, seed 0,
     /// modulo `shards`. Published and stable: clients and other languages may compute it.
     pub fn of(key: &str, shards: u16) -> Self {
@@ -176,6 +179,12 @@ impl fmt::Display for ShardId {
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
 
 /// The Raft term in which a node owns a shard. Every effect that leaves an owner carries it.
 #[derive(

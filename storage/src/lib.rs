@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod nodes;
 pub mod record;
 pub mod snapshot;
 pub mod space;
@@ -18,5 +19,6 @@ pub mod store;
 pub mod table;
 
 pub use ledger::{Ledger, Receipt, Refusal};
+pub use nodes::{Boot, Nodes, Owner, Peer, PeerError, Reach};
 pub use state::State;
 pub use table::{Operation, Pairs, ReadError, Table, Write};

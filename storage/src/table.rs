@@ -19,17 +19,20 @@ pub enum Table {
     Inbound = 5,
     /// Retained messages: key = topic.
     Retained = 6,
+    /// What the meta group holds: key = kind of row, then its name (see `cluster`).
+    Cluster = 7,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Device,
         Self::Shadow,
         Self::Subscription,
         Self::Queue,
         Self::Inbound,
         Self::Retained,
+        Self::Cluster,
     ];
 
     /// The table of a number on disk.

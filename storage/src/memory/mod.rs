@@ -2,9 +2,11 @@
 
 mod ledger;
 mod log;
+mod nodes;
 mod rows;
 mod state;
 
 pub use ledger::MemoryLedger;
 pub use log::MemoryLog;
+pub use nodes::{MemoryNodes, OneNode};
 pub use state::MemoryState;
