@@ -39,7 +39,7 @@ impl Clock for Uptime {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let clock: Arc<dyn Clock> = Arc::new(Uptime(tokio::time::Instant::now()));
     let ledger = Arc::new(MemoryLedger::new(4));
-    let broker = Broker::new(
+    let broker = Broker::alone(
         Config::default(),
         Arc::<MemoryLedger>::clone(&ledger),
         Arc::clone(&clock),

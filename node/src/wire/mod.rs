@@ -113,7 +113,7 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let disk = Disk::open(config).await?;
         let ledger = Arc::clone(&disk.shards) as Arc<dyn Ledger>;
-        let broker = Broker::new(
+        let broker = Broker::alone(
             broker_config(config),
             Arc::clone(&ledger),
             Arc::clone(&clock),

@@ -63,7 +63,7 @@ impl World {
         let clock: Arc<dyn Clock> = Arc::new(Uptime(Instant::now()));
         let ledger = MemoryLedger::new(4);
         let shared = Arc::new(ledger.clone());
-        let broker = Broker::new(
+        let broker = Broker::alone(
             Config::default(),
             Arc::<MemoryLedger>::clone(&shared),
             Arc::clone(&clock),

@@ -18,6 +18,7 @@ mod mailbox;
 pub mod metrics;
 mod outbound;
 mod outbox;
+pub mod peers;
 mod publish;
 mod recover;
 mod retained;
@@ -36,8 +37,8 @@ use std::{
 };
 
 use umbel_actors::ports::Clock;
-use umbel_core::time::Timestamp;
-use umbel_storage::Ledger;
+use umbel_core::{ids::NodeId, time::Timestamp};
+use umbel_storage::{Ledger, Nodes, memory::OneNode};
 
 pub use admin::{ClientView, ConnectionView, Kick, PublishRefused, RetainedPage, SubscriptionView};
 pub use config::Config;
@@ -45,6 +46,7 @@ pub(crate) use delivery::{Delivery as Queued, packet_id};
 pub use fleet::{End, FleetError, FleetPort, Opened, Pulse};
 pub(crate) use mailbox::{Eviction, Inbound, Mailbox, Options, State};
 pub(crate) use outbound::{Acknowledged, Outbound};
+pub use peers::{NoPeers, Peers};
 pub use recover::Recovered;
 pub(crate) use subscribe::Asked;
 pub(crate) use ticket::{Outcome, Pending, Ticket};
@@ -55,6 +57,8 @@ pub struct Broker {
     bounds: delivery::Bounds,
     ledger: Arc<dyn Ledger>,
     clock: Arc<dyn Clock>,
+    nodes: Arc<dyn Nodes>,
+    peers: Arc<dyn Peers>,
     fleet: OnceLock<Arc<dyn FleetPort>>,
     sessions: sessions::Sessions,
     router: router::Router,
@@ -69,7 +73,15 @@ pub struct Broker {
 impl Broker {
     /// A broker without sessions. It serves once a fleet is [attached](Self::attach) and, after a restart, what storage
     /// holds is [recovered](Self::recover).
-    pub fn new(config: Config, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Arc<Self> {
+    ///
+    /// `nodes` says who owns what and who can be spoken to, `peers` speaks to them.
+    pub fn new(
+        config: Config,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        nodes: Arc<dyn Nodes>,
+        peers: Arc<dyn Peers>,
+    ) -> Arc<Self> {
         let quota = retained::Quota {
             messages: config.retained_messages_max,
             bytes: config.retained_bytes_max,
@@ -80,6 +92,8 @@ impl Broker {
             config,
             ledger,
             clock,
+            nodes,
+            peers,
             fleet: OnceLock::new(),
             sessions: sessions::Sessions::default(),
             router: router::Router::default(),
@@ -88,6 +102,12 @@ impl Broker {
             meters: metrics::Meters::new(),
             this: Weak::clone(this),
         })
+    }
+
+    /// The broker of a node that is alone: it owns what its ledger says it owns.
+    pub fn alone(config: Config, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let nodes = OneNode::new(NodeId(1), Arc::clone(&ledger));
+        Self::new(config, ledger, clock, Arc::new(nodes), Arc::new(NoPeers))
     }
 
     /// Gives the broker its fleet. Only the first call counts.

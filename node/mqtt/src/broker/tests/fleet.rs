@@ -28,7 +28,7 @@ struct Node {
 impl Node {
     async fn start(ledger: MemoryLedger, clock: Arc<TestClock>) -> Self {
         let shared: Arc<dyn Ledger> = Arc::new(ledger.clone());
-        let broker = Broker::new(
+        let broker = Broker::alone(
             Config::default(),
             Arc::clone(&shared),
             Arc::clone(&clock) as _,

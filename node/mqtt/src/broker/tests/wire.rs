@@ -59,7 +59,7 @@ impl Node {
     async fn start() -> Self {
         let clock: Arc<TestClock> = Arc::default();
         let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new(4));
-        let broker = Broker::new(
+        let broker = Broker::alone(
             Config::default(),
             Arc::clone(&ledger),
             Arc::clone(&clock) as _,

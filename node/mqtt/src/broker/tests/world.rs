@@ -235,7 +235,7 @@ impl World {
         fleet: TestFleet,
         clock: Arc<TestClock>,
     ) -> Self {
-        let broker = Broker::new(
+        let broker = Broker::alone(
             config.clone(),
             Arc::new(ledger.clone()),
             Arc::clone(&clock) as Arc<dyn Clock>,
