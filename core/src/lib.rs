@@ -4,6 +4,7 @@
 //! chance are arguments, so that every node decides the same and every test can replay.
 
 pub mod backoff;
+pub mod cluster;
 pub mod device;
 pub mod ids;
 pub mod json;
