@@ -19,6 +19,7 @@ mod raft;
 mod shard;
 mod shards;
 pub mod status;
+pub mod wire;
 
 pub use config::{Config, ConfigError};
 pub use identity::Identity;

@@ -3,6 +3,12 @@
 //! [`Transport`] has two twins that pass one suite: TCP with mutual TLS, and memory. Both keep the order: what one node
 //! sends another through one service arrives in the order it was sent, while the link holds.
 
+mod desk;
+mod limits;
+pub mod memory;
+#[cfg(test)]
+mod suite;
+
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -10,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use umbel_core::ids::NodeId;
 use umbel_storage::{PeerError, nodes::Peer};
+
+pub use limits::{Limits, Timing};
 
 /// A future without a name.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -88,4 +96,19 @@ pub trait Transport: Send + Sync + 'static {
     /// Every other node of the address book and whether it can be spoken to; changes when that does. A node whose process
     /// was started again is seen as not connected in between, or at least with another boot.
     fn peers(&self) -> watch::Receiver<Vec<Peer>>;
+}
+
+/// Whether a body may be sent at all.
+fn fits(limits: &Limits, to: NodeId, body: &Bytes) -> Result<(), PeerError> {
+    if body.len() <= limits.body_bytes_max {
+        return Ok(());
+    }
+    Err(PeerError::Refused {
+        node: to,
+        why: format!(
+            "a message of {} bytes is more than the link carries ({})",
+            body.len(),
+            limits.body_bytes_max
+        ),
+    })
 }
