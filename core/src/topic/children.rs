@@ -107,12 +107,45 @@ impl<N> Children<N> {
             },
             Self::Crowd(crowd) => {
                 remove_from(crowd, level);
-                if crowd.len() < FEW_AGAIN {
-                    let mut few: Vec<_> = std::mem::take(&mut **crowd).into_values().collect();
-                    few.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-                    *self = Self::Few(few);
+                self.settle();
+            },
+        }
+    }
+
+    /// Keeps only the children for which `keep` says so.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&mut N) -> bool) {
+        match self {
+            Self::Few(few) => {
+                let before = few.len();
+                few.retain_mut(|(_, node)| keep(node));
+                if few.len() < before {
+                    few.shrink_to_fit();
                 }
             },
+            Self::Crowd(crowd) => {
+                let before = crowd.len();
+                let mut left = Crowd::new();
+                for (level, mut node) in std::mem::take(&mut **crowd).into_values() {
+                    if keep(&mut node) {
+                        insert_in(&mut left, level, node);
+                    }
+                }
+                **crowd = left;
+                if crowd.len() < before {
+                    self.settle();
+                }
+            },
+        }
+    }
+
+    /// A crowd that became small is few again.
+    fn settle(&mut self) {
+        if let Self::Crowd(crowd) = self
+            && crowd.len() < FEW_AGAIN
+        {
+            let mut few: Vec<_> = std::mem::take(&mut **crowd).into_values().collect();
+            few.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+            *self = Self::Few(few);
         }
     }
 

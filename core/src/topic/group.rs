@@ -92,6 +92,10 @@ impl<K: Ord, V> Group<K, V> {
         Some(self.members.remove(at).1)
     }
 
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        self.members.retain_mut(|(key, value)| keep(key, value));
+    }
+
     fn drawn(&self, draw: u64) -> Option<&(K, V)> {
         self.members.get(index(draw, self.members.len()))
     }

@@ -110,6 +110,21 @@ impl<K: Ord, V> SmallMap<K, V> {
         }
     }
 
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        match self {
+            Self::Few(entries) => {
+                entries.retain_mut(|(key, value)| keep(key, value));
+                entries.shrink_to_fit();
+            },
+            Self::Many(entries) => {
+                entries.retain(keep);
+                if entries.len() < FEW_AGAIN {
+                    *self = Self::Few(std::mem::take(&mut **entries).into_iter().collect());
+                }
+            },
+        }
+    }
+
     pub(super) fn for_each<'a>(&'a self, mut visit: impl FnMut(&'a K, &'a V)) {
         match self {
             Self::Few(entries) => entries.iter().for_each(|(key, value)| visit(key, value)),

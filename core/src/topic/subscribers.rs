@@ -110,3 +110,31 @@ pub(super) fn remove_from<K: Ord, V>(
     }
     Some(removed)
 }
+
+/// What a sweep left.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) filters: usize,
+    pub(super) subscribers: usize,
+}
+
+/// Keeps only the subscriptions for which `keep` says so; empty entries go.
+pub(super) fn retain_in<K: Ord, V>(
+    entries: &mut Entries<K, V>,
+    keep: &mut impl FnMut(&K, &mut V) -> bool,
+    left: &mut Left,
+) {
+    let Some(subscribers) = entries else { return };
+    subscribers.direct.retain(&mut *keep);
+    for group in &mut subscribers.groups {
+        group.retain(&mut *keep);
+        left.subscribers += group.len();
+    }
+    subscribers.groups.retain(|group| !group.is_empty());
+    let direct = subscribers.direct.len();
+    left.subscribers += direct;
+    left.filters += subscribers.groups.len() + usize::from(direct > 0);
+    if direct == 0 && subscribers.groups.is_empty() {
+        *entries = None;
+    }
+}

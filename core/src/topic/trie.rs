@@ -15,7 +15,7 @@ use super::{
     filter::Filter,
     group::mix,
     levels::{behind, literal_run, shared_levels, split_level},
-    subscribers::{Entries, Match, Subscribers, remove_from},
+    subscribers::{Entries, Left, Match, Subscribers, remove_from, retain_in},
 };
 
 /// Subscriptions by filter. `K` names a subscriber, `V` is what it asked for.
@@ -90,6 +90,14 @@ impl<K: Ord, V> Trie<K, V> {
         self.filters = self.filters.saturating_sub(usize::from(last));
         self.subscribers = self.subscribers.saturating_sub(1);
         Some(value)
+    }
+
+    /// Keeps only the subscriptions for which `keep` says so. Looks at all of them.
+    pub fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+        let mut left = Left::default();
+        self.root.retain(&mut keep, &mut left);
+        self.filters = left.filters;
+        self.subscribers = left.subscribers;
     }
 
     /// What a subscriber asked for with exactly this filter.
@@ -259,6 +267,26 @@ impl<K: Ord, V> Node<K, V> {
                 Some(removed)
             },
         }
+    }
+
+    /// Drops subscriptions, and the nodes nobody needs any more.
+    fn retain(&mut self, keep: &mut impl FnMut(&K, &mut V) -> bool, left: &mut Left) {
+        retain_in(&mut self.here, keep, left);
+        retain_in(&mut self.below, keep, left);
+        if let Some(plus) = &mut self.plus {
+            plus.retain(keep, left);
+            if plus.is_unused() {
+                self.plus = None;
+            }
+        }
+        self.children.retain(|child| {
+            child.retain(keep, left);
+            if child.is_unused() {
+                return false;
+            }
+            child.join();
+            true
+        });
     }
 
     /// Takes over an only child when this node is nothing but the way to it: undoes a split.

@@ -303,3 +303,58 @@ proptest! {
         prop_assert_eq!(nodes(&trie.root), nodes(&fresh.root));
     }
 }
+
+proptest! {
+    #[test]
+    fn a_sweep_leaves_what_removing_one_by_one_leaves(
+        kept in prop::collection::vec((filter_text(), 0_u32..4, any::<bool>()), 0..120),
+    ) {
+        let (mut swept, mut model) = (Trie::new(), Trie::new());
+        for (text, key, keep) in &kept {
+            swept.insert(&filter(text), *key, u32::from(*keep));
+            model.insert(&filter(text), *key, u32::from(*keep));
+        }
+        for (text, key, _) in &kept {
+            if model.get(&filter(text), key) == Some(&0) {
+                model.remove(&filter(text), key);
+            }
+        }
+        swept.retain(|_, keep| *keep == 1);
+        prop_assert_eq!((swept.filters(), swept.subscribers()), (model.filters(), model.subscribers()));
+        prop_assert_eq!(nodes(&swept.root), nodes(&model.root));
+        for (text, key, _) in &kept {
+            prop_assert_eq!(swept.get(&filter(text), key), model.get(&filter(text), key));
+        }
+    }
+
+    #[test]
+    fn a_sweep_of_a_crowd_leaves_every_other_one(siblings in 1_u32..200, kept in 1_u32..20) {
+        let mut trie = Trie::new();
+        for number in 0..siblings {
+            trie.insert(&filter(&format!("a/{number}/x")), number, ());
+        }
+        trie.retain(|number, ()| number % kept == 0);
+        for number in 0..siblings {
+            let found = trie.get(&filter(&format!("a/{number}/x")), &number).is_some();
+            prop_assert_eq!(found, number % kept == 0);
+        }
+    }
+}
+
+fn filter_text() -> impl Strategy<Value = String> {
+    let level = prop::sample::select(vec!["a", "b", "+", "c"]);
+    (
+        prop::option::of(prop::sample::select(vec!["g", "h"])),
+        prop::collection::vec(level, 1..4),
+        any::<bool>(),
+    )
+        .prop_map(|(group, levels, below)| {
+            let pattern = levels.join("/");
+            let pattern = if below {
+                format!("{pattern}/#")
+            } else {
+                pattern
+            };
+            group.map_or(pattern.clone(), |group| format!("$share/{group}/{pattern}"))
+        })
+}
