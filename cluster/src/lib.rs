@@ -10,6 +10,7 @@
 mod batcher;
 mod codec;
 pub mod config;
+pub mod gossip;
 mod identity;
 mod keeper;
 pub mod link;

@@ -30,6 +30,7 @@ pub const REBUILDS: &str = "umbel_shard_rebuilds_total";
 
 /// Says what each metric means.
 pub fn describe() {
+    crate::gossip::metrics::describe();
     describe_gauge!(
         GROUPS,
         "Shard groups of this node by state (owned, other, quarantined)"
