@@ -21,7 +21,7 @@ use umbel_actors::{
 };
 use umbel_core::{
     device::{Connect, Kind},
-    ids::{ClientId, DeviceId, SessionEpoch, ShardId},
+    ids::{ClientId, DeviceId, NodeId, SessionEpoch, ShardId},
     message::Message,
     shadow::{Origin, Request, ShadowKind, Verb},
     time::{Tick, Timestamp},
@@ -58,7 +58,7 @@ impl Outbox for Sink {
         Box::pin(std::future::ready(()))
     }
 
-    fn evict(&self, _: &ClientId, _: SessionEpoch, _: EvictReason) {}
+    fn evict(&self, _: &ClientId, _: SessionEpoch, _: NodeId, _: EvictReason) {}
 
     fn end_session(&self, _: &ClientId, _: SessionEpoch) {}
 }
@@ -78,6 +78,8 @@ fn hello() -> Connect {
         principal: "certificate".to_owned(),
         ip: "127.0.0.1".to_owned(),
         listener: "measure".to_owned(),
+        gateway: NodeId(0),
+        gateway_boot: 0,
     }
 }
 

@@ -98,7 +98,11 @@ pub(crate) fn carry_out(shard: &Shard, slot: &Arc<Slot>, effect: &Effect) {
     let common = &shard.common;
     match *effect {
         Effect::EndSession { epoch } => common.outbox.end_session(slot.id(), epoch),
-        Effect::Evict { epoch, reason } => {
+        Effect::Evict {
+            epoch,
+            gateway,
+            reason,
+        } => {
             let reason = match reason {
                 EvictReason::TakenOver => {
                     common.meters.takeovers.increment(1);
@@ -106,7 +110,7 @@ pub(crate) fn carry_out(shard: &Shard, slot: &Arc<Slot>, effect: &Effect) {
                 },
                 EvictReason::Administrative => ports::EvictReason::Administrative,
             };
-            common.outbox.evict(slot.id(), epoch, reason);
+            common.outbox.evict(slot.id(), epoch, gateway, reason);
         },
         Effect::Schedule { after, what } => shard.alarm(slot.id(), after, Alarm::Timer(what)),
         Effect::Persist(_) | Effect::Reply(_) | Effect::Publish(_) | Effect::PublishWill { .. } => {

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use umbel_core::{
-    device::{Disconnect, Input, Timer},
+    device::{Disconnect, Gateway, Input, Timer},
     ids::{ClientId, SessionEpoch},
     time::Tick,
     wheel::{Armed, Wheel},
@@ -31,7 +31,7 @@ impl Alarm {
             Self::WillPublished(epoch) => Input::WillPublished { epoch },
             Self::Ended(end) => Input::Disconnect(end),
             Self::Restart => Input::Recover {
-                gateway_alive: true,
+                gateway: Gateway::Here,
             },
         }
     }

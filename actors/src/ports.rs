@@ -3,7 +3,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use umbel_core::{
-    ids::{ClientId, SessionEpoch},
+    ids::{ClientId, NodeId, SessionEpoch},
     message::Message,
     time::{Tick, Timestamp},
 };
@@ -37,8 +37,10 @@ pub trait Outbox: Send + Sync + 'static {
     /// that order.
     fn publish(&self, message: Arc<Message>) -> BoxFuture<'static, ()>;
 
-    /// Ends the client's connection of this epoch, if it is still there. Older epochs go with it.
-    fn evict(&self, client: &ClientId, epoch: SessionEpoch, reason: EvictReason);
+    /// Ends the client's connection of this epoch, if it is still there. Older epochs go with it. `gateway` is the node
+    /// that holds it; 0 if that is not known, which means this one. Best effort: a gateway that does not hear of it
+    /// learns it when it next compares its connections with the owner.
+    fn evict(&self, client: &ClientId, epoch: SessionEpoch, gateway: NodeId, reason: EvictReason);
 
     /// The session is over: the client's subscriptions and queued messages are gone from storage and have to go
     /// from memory.

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::warn;
 use umbel_core::{
-    device::{self, DeviceRecord, Effect, Input, RecordChange},
+    device::{self, DeviceRecord, Effect, Gateway, Input, RecordChange},
     ids::{ClientId, Term},
     time::Timestamp,
 };
@@ -142,9 +142,12 @@ fn decide(
     entry: &mut Entry,
 ) -> Result<bool, Refused> {
     // After a change of term in one process the connections of this node are still there.
-    let input = Input::Recover {
-        gateway_alive: shard.has_served(),
+    let gateway = if shard.has_served() {
+        Gateway::Here
+    } else {
+        Gateway::Gone
     };
+    let input = Input::Recover { gateway };
     let rules = &shard.common.config.rules;
     let change = device::handle(slot.id(), Some(&record), input, now, rules);
     let mut effects = Vec::with_capacity(change.effects.len());

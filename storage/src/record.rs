@@ -1,16 +1,20 @@
 //! Records of devices and shadows as they are stored, behind a format byte.
 //!
-//! `core` keeps its record types fit for storage (texts, numbers, enums without free JSON), so format 1 is their bincode
-//! encoding as it was when format 1 was made: the golden samples below pin it. A change of those types that breaks a
+//! `core` keeps its record types fit for storage (texts, numbers, enums without free JSON), so a format is their bincode
+//! encoding as it was when the format was made: the golden samples below pin it. A change of those types that breaks a
 //! sample is a new format, and [`decode_device`] and [`decode_shadow`] get a step from the one before. The rows of
 //! the broker (subscriptions, queues, retained) follow the same rule in the broker.
+
+mod before;
 
 use umbel_core::{device::DeviceRecord, shadow::StoredShadow};
 
 use crate::codec::{self, CodecError};
 
-/// Format of a stored client record.
-const DEVICE: u8 = 1;
+/// Format of a stored client record: 2 since sessions know their gateway.
+const DEVICE: u8 = 2;
+/// The one before, which is read and no longer written.
+const DEVICE_1: u8 = 1;
 /// Format of a stored shadow.
 const SHADOW: u8 = 1;
 
@@ -23,6 +27,7 @@ pub fn encode_device(record: &DeviceRecord) -> Result<Vec<u8>, CodecError> {
 pub fn decode_device(bytes: &[u8]) -> Result<DeviceRecord, CodecError> {
     match codec::format_of(bytes)? {
         (DEVICE, body) => codec::decode_body(body),
+        (DEVICE_1, body) => codec::decode_body::<before::DeviceRecord1>(body).map(Into::into),
         (format, _) => Err(CodecError::Format(format)),
     }
 }
@@ -49,7 +54,7 @@ mod tests {
             Attributes, DisconnectReason, Evidence, Flaps, Kind, LastError, Link, PendingWill,
             Presence, Reason, Session, VersionNumber, Will,
         },
-        ids::{ClientId, SessionEpoch},
+        ids::{ClientId, NodeId, SessionEpoch},
         message::{Message, Properties, Qos},
         shadow::{StoredDocument, StoredSection},
         time::Timestamp,
@@ -57,11 +62,17 @@ mod tests {
 
     use super::*;
 
-    const DEVICE_SAMPLE: &str = concat!(
+    const DEVICE_SAMPLE_1: &str = concat!(
         "01000103050c01fbe80304000007010301fbe80301070005003c01010174036279650101010163fbe8030001",
         "01010001017201017801016101620501091e0170033a3a3103746c73fbe8030302fbe8030106017403627965",
         "0101010163fbe80300010101000101720101780101610162050109fbe80300010363616d000001016b017600",
         "02fbe80301fbe80301fbe803016504",
+    );
+    const DEVICE_SAMPLE_2: &str = concat!(
+        "02000103050c01fbe80304000007010301fbe80301070005003c01010174036279650101010163fbe8030001",
+        "01010001017201017801016101620501091e0170033a3a3103746c73fbe8030302fbe80303fb2c0101060174",
+        "036279650101010163fbe80300010101000101720101780101610162050109fbe80300010363616d00000101",
+        "6b01760002fbe80301fbe80301fbe803016504",
     );
     const SHADOW_SAMPLE: &str = "010cfbe80301010f7b2261223a312c2262223a2278227d0201fb2c0100";
     const AT: Timestamp = Timestamp::from_millis(1_000);
@@ -119,6 +130,8 @@ mod tests {
                 connected_at: AT,
                 version_number: 3,
                 link: Link::Down { since: AT },
+                gateway: NodeId(3),
+                gateway_boot: 300,
             }),
             pending_wills: vec![PendingWill {
                 epoch: SessionEpoch(6),
@@ -159,17 +172,37 @@ mod tests {
         }
     }
 
+    /// As format 1 knew it.
+    fn device_1() -> DeviceRecord {
+        let mut device = device();
+        if let Some(session) = &mut device.session {
+            session.gateway = NodeId(0);
+            session.gateway_boot = 0;
+        }
+        device
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hex");
+        (0..text.len()).step_by(2).map(digit).collect()
+    }
+
     fn hex(bytes: &[u8]) -> String {
         let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         digits.concat()
     }
 
     #[test]
-    fn golden_sample_of_a_device_in_format_1() {
+    fn golden_sample_of_a_device_in_format_2() {
         let bytes = encode_device(&device()).expect("small");
-        assert_eq!(hex(&bytes), DEVICE_SAMPLE);
+        assert_eq!(hex(&bytes), DEVICE_SAMPLE_2);
         assert_eq!(decode_device(&bytes), Ok(device()));
-        assert_eq!(decode_device(&[2]), Err(CodecError::Format(2)));
+        assert_eq!(decode_device(&[3]), Err(CodecError::Format(3)));
+    }
+
+    #[test]
+    fn golden_sample_of_a_device_in_format_1_has_no_gateway() {
+        assert_eq!(decode_device(&unhex(DEVICE_SAMPLE_1)), Ok(device_1()));
     }
 
     #[test]
@@ -193,8 +226,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>) {
-            bytes.insert(0, 1);
+        fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>, format in 1_u8..=2) {
+            bytes.insert(0, format);
             drop(decode_device(&bytes));
             drop(decode_shadow(&bytes));
         }

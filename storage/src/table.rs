@@ -21,11 +21,13 @@ pub enum Table {
     Retained = 6,
     /// What the meta group holds: key = kind of row, then its name (see `cluster`).
     Cluster = 7,
+    /// Commands of other nodes that were applied lately: key = request id (see `actors`).
+    Applied = 8,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Device,
         Self::Shadow,
         Self::Subscription,
@@ -33,6 +35,7 @@ impl Table {
         Self::Inbound,
         Self::Retained,
         Self::Cluster,
+        Self::Applied,
     ];
 
     /// The table of a number on disk.

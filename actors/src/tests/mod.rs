@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use umbel_core::{
     device::{Connect, Kind, Will},
-    ids::{ClientId, DeviceId, SessionEpoch, ShadowName},
+    ids::{ClientId, DeviceId, NodeId, SessionEpoch, ShadowName},
     message::{Message, Qos},
     shadow::{Origin, Reply, Request, ShadowKind, Verb},
     time::{Tick, Timestamp},
@@ -100,7 +100,7 @@ impl Outbox for Recorder {
         Box::pin(std::future::ready(()))
     }
 
-    fn evict(&self, client: &ClientId, epoch: SessionEpoch, reason: EvictReason) {
+    fn evict(&self, client: &ClientId, epoch: SessionEpoch, _: NodeId, reason: EvictReason) {
         self.0
             .lock()
             .push(Told::Evicted(client.clone(), epoch, reason));
@@ -225,6 +225,8 @@ fn hello(will: Option<Will>) -> Connect {
         principal: "certificate".to_owned(),
         ip: "127.0.0.1".to_owned(),
         listener: "test".to_owned(),
+        gateway: NodeId(0),
+        gateway_boot: 0,
     }
 }
 

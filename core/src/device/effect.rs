@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{AttributesError, DeviceRecord, Timer};
 use crate::{
-    ids::SessionEpoch,
+    ids::{NodeId, SessionEpoch},
     message::Message,
     shadow::{self, Shadow, ShadowKind, StoredShadow},
 };
@@ -58,6 +60,8 @@ pub enum Effect {
     Evict {
         /// Which connection; older ones go with it.
         epoch: SessionEpoch,
+        /// The node that holds it.
+        gateway: NodeId,
         /// What the client is told.
         reason: EvictReason,
     },
@@ -130,7 +134,7 @@ pub enum Reply {
 }
 
 /// A session is open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
     /// Of this connection.
     pub epoch: SessionEpoch,

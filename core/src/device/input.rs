@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{Kind, Will};
 use crate::{
-    ids::SessionEpoch,
+    ids::{NodeId, SessionEpoch},
     shadow::{self, Shadow},
     time::Timestamp,
 };
@@ -26,8 +26,8 @@ pub enum Input {
     },
     /// The owner starts with this record: timers are lost, and maybe connections.
     Recover {
-        /// Whether the gateway that holds the connection is still there.
-        gateway_alive: bool,
+        /// What became of the node that holds the connection.
+        gateway: Gateway,
     },
     /// A timer fired.
     Timer(Timer),
@@ -77,8 +77,20 @@ pub enum Input {
     },
 }
 
+/// What an owner that starts with a record knows of the node that holds the record's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Gateway {
+    /// It is gone, and the connection with it.
+    Gone,
+    /// It is there and will say whether it still holds the connection. Until then the record is believed, except that a
+    /// connection that another owner took for lost is in doubt only, and gets its whole grace anew if it is lost.
+    Asked,
+    /// It holds the connection.
+    Here,
+}
+
 /// A client asks for a session. It is authenticated, and allowed to connect.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connect {
     /// What it connects as.
     pub kind: Kind,
@@ -99,10 +111,14 @@ pub struct Connect {
     pub ip: String,
     /// The listener it came through.
     pub listener: String,
+    /// The node it is connected to.
+    pub gateway: NodeId,
+    /// The life of that node's process. Connections end with it.
+    pub gateway_boot: u64,
 }
 
 /// A connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disconnect {
     /// Which connection.
     pub epoch: SessionEpoch,

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    ids::{ClientId, SessionEpoch},
+    ids::{ClientId, NodeId, SessionEpoch},
     message::{Message, Qos},
     time::Timestamp,
 };
@@ -186,7 +186,7 @@ impl World {
                 self.memory = self.durable.clone();
                 self.timers.clear();
                 self.give(Input::Recover {
-                    gateway_alive: false,
+                    gateway: Gateway::Gone,
                 });
             },
             Happening::Create => self.give(Input::Create {
@@ -347,6 +347,8 @@ fn connect(kind: Kind, clean_start: bool, expiry: u32, delay: Option<u32>) -> Co
         principal: String::new(),
         ip: String::new(),
         listener: String::new(),
+        gateway: NodeId(1),
+        gateway_boot: 1,
     }
 }
 

@@ -34,7 +34,7 @@ pub fn handle(
         },
         Input::Disconnect(disconnect) => scene.disconnect(disconnect),
         Input::GatewayLost { epoch } => scene.known(|turn| turn.gateway_lost(epoch)),
-        Input::Recover { gateway_alive } => scene.known(|turn| turn.recover(gateway_alive)),
+        Input::Recover { gateway } => scene.known(|turn| turn.recover(gateway)),
         Input::Timer(timer) => scene.timer(timer),
         Input::WillPublished { epoch } => scene.known(|turn| turn.will_published(epoch)),
         Input::HeartbeatLate { epoch } => scene.known(|turn| turn.heartbeat_late(epoch)),

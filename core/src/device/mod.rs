@@ -27,7 +27,7 @@ pub use attributes::{
 };
 pub use effect::{Change, Effect, EvictReason, Opened, RecordChange, RecordWrite, Reply};
 pub use input::{
-    Admission, Connect, Disconnect, DisconnectReason, FlappingRule, Input, Rules, Timer,
+    Admission, Connect, Disconnect, DisconnectReason, FlappingRule, Gateway, Input, Rules, Timer,
 };
 pub use machine::handle;
 pub use record::{

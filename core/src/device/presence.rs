@@ -1,7 +1,8 @@
 //! Presence: what is believed of a client that cannot be seen, and what a new owner makes of a record.
 
 use super::{
-    DisconnectReason, Evidence, Kind, LastError, Link, Presence, Reason, Timer, machine::Turn,
+    DisconnectReason, Evidence, Gateway, Kind, LastError, Link, Presence, Reason, Timer,
+    machine::Turn,
 };
 use crate::{ids::SessionEpoch, time::Timestamp};
 
@@ -33,7 +34,10 @@ impl Turn<'_> {
 
     /// The grace is over: a client that is still lost or silent is offline.
     pub(super) fn grace_over(&mut self, epoch: SessionEpoch, began: Timestamp) {
-        let silent = self.record.presence == Presence::Stale && self.record.since == began;
+        let record = &self.record;
+        let silent = record.presence == Presence::Stale
+            && record.reason == Reason::HeartbeatLate
+            && record.since == began;
         let Some(session) = self.current(epoch) else {
             return;
         };
@@ -98,7 +102,7 @@ impl Turn<'_> {
 
     /// An owner starts with what was stored: it schedules what is due and doubts what it cannot see. Nothing of
     /// this is made durable; an owner that dies on the way leaves the same work to the next.
-    pub(super) fn recover(&mut self, gateway_alive: bool) {
+    pub(super) fn recover(&mut self, gateway: Gateway) {
         self.recover_wills();
         let Some(session) = &self.record.session else {
             self.await_forgetting();
@@ -106,13 +110,23 @@ impl Turn<'_> {
         };
         let epoch = session.epoch;
         match session.link {
-            Link::Up if !gateway_alive => self.lose(epoch, Evidence::OwnerRestarted),
+            Link::Up if gateway == Gateway::Gone => self.lose(epoch, Evidence::OwnerRestarted),
             Link::Up if self.record.presence == Presence::Stale => {
                 self.await_grace_end(epoch, self.record.since);
             },
             Link::Up => {},
+            Link::Lost { .. } if gateway == Gateway::Asked => self.doubt(epoch),
             Link::Lost { since } => self.await_grace_end(epoch, since),
             Link::Down { .. } => self.await_session_end(),
+        }
+    }
+
+    /// A connection that was taken for lost may be there nevertheless: its gateway is. What was stored may be old, so
+    /// that its grace seems over while the client is online.
+    fn doubt(&mut self, epoch: SessionEpoch) {
+        if let Some(session) = self.current(epoch) {
+            session.link = Link::Up;
+            self.keep_in_memory();
         }
     }
 

@@ -7,7 +7,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Attributes, DisconnectReason, FlappingRule};
-use crate::{ids::SessionEpoch, message::Message, time::Timestamp};
+use crate::{
+    ids::{NodeId, SessionEpoch},
+    message::Message,
+    time::Timestamp,
+};
 
 /// What a client is.
 #[derive(
@@ -197,6 +201,10 @@ pub struct Session {
     pub version_number: u64,
     /// Whether it is connected.
     pub link: Link,
+    /// The node of its last connection; 0 if that is not known.
+    pub gateway: NodeId,
+    /// The life of that node's process.
+    pub gateway_boot: u64,
 }
 
 impl Session {

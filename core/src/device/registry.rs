@@ -67,6 +67,7 @@ pub(super) fn delete(scene: Scene<'_>, if_match: Option<u64>) -> Change {
             };
             let evict = Effect::Evict {
                 epoch: session.epoch,
+                gateway: session.gateway,
                 reason: EvictReason::Administrative,
             };
             turn.before_reply(evict);

@@ -49,6 +49,8 @@ impl Turn<'_> {
             connected_at: self.now,
             version_number,
             link: Link::Up,
+            gateway: connect.gateway,
+            gateway_boot: connect.gateway_boot,
         };
         self.announce(events::connected(self.client, &session, self.now));
         self.record.session = Some(session);
@@ -81,6 +83,7 @@ impl Turn<'_> {
             // A gateway that is believed lost may still hold the connection.
             self.before_reply(Effect::Evict {
                 epoch,
+                gateway: session.gateway,
                 reason: EvictReason::TakenOver,
             });
         }

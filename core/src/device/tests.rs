@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    ids::{ClientId, SessionEpoch},
+    ids::{ClientId, NodeId, SessionEpoch},
     message::{Message, Qos},
     shadow::{Origin, Request, Shadow, ShadowKind, Verb},
     time::Timestamp,
@@ -191,6 +191,8 @@ fn plain() -> Connect {
         principal: "cert-1".to_owned(),
         ip: "10.0.0.7".to_owned(),
         listener: "mqtts".to_owned(),
+        gateway: NodeId(1),
+        gateway_boot: 1,
     }
 }
 
@@ -648,7 +650,7 @@ fn deadlines_hold_when_wall_time_is_set_back() {
         ]
     );
     let step = bench.give(Input::Recover {
-        gateway_alive: false,
+        gateway: Gateway::Gone,
     });
     assert_eq!(step.words(), ["will in 10", "expiry in 100"]);
     bench.give(step.timer());
@@ -827,6 +829,46 @@ fn a_gateway_that_was_not_lost_brings_its_clients_back() {
 }
 
 #[test]
+fn a_connection_that_was_taken_for_lost_gets_its_whole_grace_anew_while_its_gateway_is_asked() {
+    let mut bench = Bench::new("d");
+    let epoch = bench.connect(with_will(plain(), 0)).opened().epoch;
+    let old = bench.give(Input::GatewayLost { epoch }).timer();
+    bench.wait(3600);
+    // The next owner finds it lost, because some other change was stored meanwhile.
+    let step = bench.give(Input::Recover {
+        gateway: Gateway::Asked,
+    });
+    assert!(step.words().is_empty(), "no grace runs: {:?}", step.words());
+    assert_eq!(bench.presence(), (Presence::Stale, "GATEWAY_LOST"));
+    assert!(bench.record().is_connected());
+    assert!(bench.give(old).is_nothing());
+    let step = bench.give(Input::GatewayLost { epoch });
+    assert_eq!(step.words(), ["grace in 30"]);
+    bench.give(Input::Heard { epoch });
+    assert_eq!(bench.presence(), (Presence::Online, "HEARD_AGAIN"));
+    assert!(bench.give(step.timer()).is_nothing());
+}
+
+#[test]
+fn who_is_thrown_out_is_sought_at_the_gateway_that_holds_it() {
+    let mut bench = Bench::new("d");
+    let first = bench.connect(plain()).opened().epoch;
+    let elsewhere = Connect {
+        gateway: NodeId(2),
+        gateway_boot: 7,
+        ..plain()
+    };
+    let step = bench.connect(elsewhere);
+    let evicted = step.0.effects.iter().find_map(|effect| match effect {
+        Effect::Evict { epoch, gateway, .. } => Some((*epoch, *gateway)),
+        _ => None,
+    });
+    assert_eq!(evicted, Some((first, NodeId(1))));
+    let session = bench.record().session.as_ref().expect("open");
+    assert_eq!((session.gateway, session.gateway_boot), (NodeId(2), 7));
+}
+
+#[test]
 fn late_heartbeats_make_stale_then_offline_and_leave_the_session_alone() {
     let mut bench = Bench::new("d");
     let epoch = bench.connect(with_will(plain(), 0)).opened().epoch;
@@ -857,7 +899,7 @@ fn a_silent_client_does_not_look_better_because_its_gateway_is_lost() {
     bench.give(late);
     let grace = bench
         .give(Input::Recover {
-            gateway_alive: false,
+            gateway: Gateway::Gone,
         })
         .timer();
     assert_eq!(bench.presence(), (Presence::Offline, "HEARTBEAT_LATE"));
@@ -910,14 +952,14 @@ fn a_new_owner_doubts_connections_and_schedules_what_is_due() {
     assert!(
         bench
             .give(Input::Recover {
-                gateway_alive: true
+                gateway: Gateway::Here
             })
             .is_nothing()
     );
     assert_eq!(
         bench
             .give(Input::Recover {
-                gateway_alive: false
+                gateway: Gateway::Gone
             })
             .words(),
         ["grace in 30"]
@@ -928,7 +970,7 @@ fn a_new_owner_doubts_connections_and_schedules_what_is_due() {
     assert_eq!(
         bench
             .give(Input::Recover {
-                gateway_alive: false
+                gateway: Gateway::Gone
             })
             .words(),
         ["grace in 20"]
@@ -937,7 +979,7 @@ fn a_new_owner_doubts_connections_and_schedules_what_is_due() {
     bench.end(DisconnectReason::ConnectionLost);
     bench.wait(20);
     let step = bench.give(Input::Recover {
-        gateway_alive: false,
+        gateway: Gateway::Gone,
     });
     assert_eq!(step.words(), ["will in 30", "expiry in 80"]);
 }
@@ -948,14 +990,14 @@ fn a_will_of_which_nobody_knows_whether_it_went_out_is_sent_again_by_a_new_owner
     let epoch = bench.connect(with_will(plain(), 0)).opened().epoch;
     assert_eq!(bench.end(DisconnectReason::ConnectionLost).wills(), 1);
     let step = bench.give(Input::Recover {
-        gateway_alive: false,
+        gateway: Gateway::Gone,
     });
     assert_eq!(step.wills(), 1);
     bench.give(Input::WillPublished { epoch });
     assert_eq!(
         bench
             .give(Input::Recover {
-                gateway_alive: false
+                gateway: Gateway::Gone
             })
             .wills(),
         0

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::json::JsonError;
 
 /// A refusal of the shadow service: a code as in HTTP, and the text clients are shown. The shadow is unchanged.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[error("{code}: {message}")]
 pub struct ShadowError {
     /// As in HTTP.
@@ -113,6 +114,11 @@ impl ShadowError {
     /// A fault of ours.
     pub fn internal() -> Self {
         Self::new(500, "Internal service failure")
+    }
+
+    /// Nobody can serve the thing now, and nothing was changed.
+    pub fn unavailable() -> Self {
+        Self::new(503, "Service unavailable")
     }
 }
 

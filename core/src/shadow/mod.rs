@@ -27,7 +27,7 @@ pub use error::ShadowError;
 pub use merge::{Patch, merge};
 pub use reply::{Rejection, Reply};
 pub use request::{Origin, Request, ShadowKind, TOKEN_BYTES_MAX, Verb};
-pub use service::{Outcome, handle, reject};
+pub use service::{Outcome, again, handle, reject};
 pub use tree::{Node, Object, Scalar};
 
 use crate::json::JsonLimits;

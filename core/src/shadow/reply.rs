@@ -1,6 +1,7 @@
 //! Bodies of answers and events, written straight to bytes.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::{
     document::{Document, Section, Shadow},
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// What a shadow request came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// It was done; the body to send.
     Accepted(Bytes),
@@ -23,7 +24,7 @@ pub enum Reply {
 }
 
 /// A refusal, with the body that MQTT clients get.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rejection {
     /// Code and message.
     pub error: ShadowError,

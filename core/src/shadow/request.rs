@@ -35,7 +35,7 @@ impl ShadowKind {
 }
 
 /// What to do with a shadow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Verb {
     /// Read it.
     Get,
@@ -46,7 +46,7 @@ pub enum Verb {
 }
 
 /// How a request came in. Only MQTT requests are refused by message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// Published by a client.
     Mqtt {
@@ -58,7 +58,7 @@ pub enum Origin {
 }
 
 /// A request to a shadow, its payload not yet looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Which shadow.
     pub shadow: ShadowKind,

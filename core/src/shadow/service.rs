@@ -51,6 +51,30 @@ pub fn handle(
     }
 }
 
+/// The answer to a request that was applied before, as `version` at `at`, and is asked again because the answer was
+/// lost. What was to be published then may be lost, too: the answer is published again, after the delta as it is now.
+/// `current` is the shadow as it is now.
+pub fn again(
+    device: &DeviceId,
+    current: &Shadow,
+    request: &Request,
+    (version, at): (u64, Timestamp),
+    limits: &Limits,
+) -> Outcome {
+    let call = Call {
+        device,
+        current,
+        request,
+        now: at,
+        limits,
+    };
+    match request.verb {
+        Verb::Get => call.get(),
+        Verb::Update => call.updated_before(version),
+        Verb::Delete => call.deleted_before(version),
+    }
+}
+
 /// The refusal of a request that is decided elsewhere (too many in flight, not allowed, a fault of ours), and the
 /// message that tells an MQTT client. A refused HTTP request is silent on MQTT.
 pub fn reject(
@@ -161,6 +185,37 @@ impl Call<'_> {
         let body = reply::deleted(self.current.version(), self.now, token.as_deref());
         Outcome {
             next: Some(self.current.deleted(self.now)),
+            messages: vec![self.message(Operation::DeleteAccepted, &body)],
+            reply: Reply::Accepted(body),
+        }
+    }
+
+    fn updated_before(self, version: u64) -> Outcome {
+        let (token, update) = parse_update(&self.request.payload, self.limits);
+        let token = token.as_deref();
+        let update = match update {
+            Ok(update) => update,
+            Err(error) => return self.rejected(error, token),
+        };
+        let accepted = reply::updated(&update, version, self.now, token);
+        let mut messages = Vec::with_capacity(2);
+        if let Some(delta) = self.current.document().and_then(super::Document::delta) {
+            let body = reply::delta(&delta, self.current.version(), self.now, token);
+            messages.push(self.message(Operation::UpdateDelta, &body));
+        }
+        messages.push(self.message(Operation::UpdateAccepted, &accepted));
+        Outcome {
+            next: None,
+            reply: Reply::Accepted(accepted),
+            messages,
+        }
+    }
+
+    fn deleted_before(self, version: u64) -> Outcome {
+        let token = parse_token(&self.request.payload, self.limits).unwrap_or_default();
+        let body = reply::deleted(version, self.now, token.as_deref());
+        Outcome {
+            next: None,
             messages: vec![self.message(Operation::DeleteAccepted, &body)],
             reply: Reply::Accepted(body),
         }

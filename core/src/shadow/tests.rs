@@ -134,6 +134,42 @@ fn an_update_answers_delta_documents_accepted_in_this_order() {
 }
 
 #[test]
+fn a_request_that_is_asked_again_gets_its_first_answer_and_the_delta_of_now() {
+    let mut thing = Thing::new();
+    let body = json!({"state": {"desired": {"a": 1}}, "clientToken": "t"}).to_string();
+    let first = thing.outcome(Verb::Update, body.clone());
+    let at = Timestamp::from_millis(thing.now * 1000 + 999);
+    thing.now += 5;
+    thing.update(&json!({"state": {"desired": {"b": 2}}}));
+    let device = DeviceId::parse("thing-1").unwrap();
+    let mut request = Request {
+        shadow: ShadowKind::Classic,
+        verb: Verb::Update,
+        payload: body.into(),
+        origin: Origin::Mqtt {
+            client: ClientId::parse("someone").unwrap(),
+        },
+    };
+    let limits = Limits::default();
+    let second = again(&device, &thing.shadow, &request, (1, at), &limits);
+    assert_eq!((second.next, &second.reply), (None, &first.reply));
+    let topics: Vec<_> = second.messages.iter().map(|one| &one.topic).collect();
+    assert!(topics[0].ends_with("/update/delta") && topics[1].ends_with("/update/accepted"));
+    let delta: Value = serde_json::from_slice(&second.messages[0].payload).unwrap();
+    assert_eq!(
+        (&delta["version"], &delta["state"]["b"]),
+        (&json!(2), &json!(2))
+    );
+
+    let deleted = thing.outcome(Verb::Delete, "");
+    request.verb = Verb::Delete;
+    request.payload = Bytes::new();
+    let at = Timestamp::from_millis(thing.now * 1000 + 999);
+    let second = again(&device, &thing.shadow, &request, (2, at), &limits);
+    assert_eq!(second.reply, deleted.reply);
+}
+
+#[test]
 fn accepted_holds_only_what_was_sent() {
     let mut thing = Thing::new();
     thing.update(&json!({"state": {"desired": {"a": 1, "b": {"c": 2}}, "reported": {"r": 1}}}));

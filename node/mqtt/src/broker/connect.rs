@@ -263,6 +263,8 @@ impl Broker {
             principal: identity.principal.clone(),
             ip: peer.address.ip().to_string(),
             listener: peer.listener.to_string(),
+            gateway: self.nodes.me(),
+            gateway_boot: self.nodes.boot().0,
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use umbel_actors::ports::{BoxFuture, EvictReason, Outbox};
 use umbel_core::{
-    ids::{ClientId, SessionEpoch},
+    ids::{ClientId, NodeId, SessionEpoch},
     message::Message,
 };
 
@@ -29,7 +29,7 @@ impl Outbox for Broker {
         })
     }
 
-    fn evict(&self, client: &ClientId, epoch: SessionEpoch, reason: EvictReason) {
+    fn evict(&self, client: &ClientId, epoch: SessionEpoch, _gateway: NodeId, reason: EvictReason) {
         if let Some(mailbox) = self.sessions.get(client) {
             mailbox.evict(
                 epoch,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use umbel_actors::ports::{EvictReason, Outbox};
 use umbel_core::{
     device::DisconnectReason,
-    ids::{ClientId, SessionEpoch},
+    ids::{ClientId, NodeId, SessionEpoch},
     message::Qos,
 };
 
@@ -244,12 +244,12 @@ async fn an_eviction_of_an_older_epoch_does_not_hit_the_newer() {
     let older = SessionEpoch(epoch.0 - 1);
     world
         .broker
-        .evict(&id("client"), older, EvictReason::Administrative);
+        .evict(&id("client"), older, NodeId(1), EvictReason::Administrative);
     world.broker.end_session(&id("client"), older);
     assert!(client.hear().is_empty());
     world
         .broker
-        .evict(&id("client"), epoch, EvictReason::NotAuthorized);
+        .evict(&id("client"), epoch, NodeId(1), EvictReason::NotAuthorized);
     let close = client.try_hear().expect_err("ends");
     assert_eq!(
         (close.reason, close.cause),

@@ -17,7 +17,7 @@ use tokio_util::codec::Decoder as _;
 use umbel_actors::ports::{BoxFuture, Clock, EvictReason, Outbox};
 use umbel_core::{
     device::{self, Kind},
-    ids::{ClientId, DeviceId, SessionEpoch, ShardId},
+    ids::{ClientId, DeviceId, NodeId, SessionEpoch, ShardId},
     message::{Message, Qos},
     policy::{Context as PolicyContext, Policy},
     shadow,
@@ -126,7 +126,9 @@ impl FleetPort for Port {
             }
             if before.connected {
                 let old = SessionEpoch(before.epoch);
-                fleet.broker().evict(&client, old, EvictReason::TakenOver);
+                fleet
+                    .broker()
+                    .evict(&client, old, NodeId(1), EvictReason::TakenOver);
             }
             let record = Record {
                 epoch,
