@@ -14,6 +14,7 @@ pub mod gossip;
 mod identity;
 mod keeper;
 pub mod link;
+pub mod meta;
 pub mod metrics;
 mod queue;
 mod raft;

@@ -1,6 +1,6 @@
 //! What may be asked of the meta group, and what it answers.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -190,7 +190,7 @@ pub enum Rejected {
         /// Which node.
         node: NodeId,
         /// What for.
-        role: &'static str,
+        role: Cow<'static, str>,
     },
     /// The token was never made, was used, or is too old. Which of them is nobody's business.
     #[error("the join token is not valid")]
@@ -210,7 +210,7 @@ pub enum Rejected {
     #[error("there are {max} {what} already")]
     TooMany {
         /// Of what.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// How many there may be.
         max: usize,
     },
@@ -218,6 +218,6 @@ pub enum Rejected {
     #[error("{what} is not valid")]
     Invalid {
         /// Which value.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
 }

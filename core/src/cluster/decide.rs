@@ -6,7 +6,7 @@
 use super::{
     command::{Command, Decision, Outcome, Rejected, Request},
     join,
-    map::{ClusterMap, GossipKey, Remembered, Row},
+    map::{ClusterMap, Counters, GossipKey, Remembered, Row},
     node::{Addresses, Node, NodeState, Roles, check_text},
     secret::Secret,
     shards,
@@ -28,22 +28,14 @@ pub fn decide(map: &ClusterMap, request: &Request, now: Timestamp) -> Result<Dec
             outcome: *outcome,
         });
     }
+    let made = map.identity.is_some();
+    if !made && !matches!(request.command, Command::Init(_)) {
+        return Err(Rejected::NotInitialised);
+    }
     let mut counters = map.counters;
-    let (mut rows, outcome) = match &request.command {
-        Command::Init(init) => join::init(map, init, &mut counters)?,
-        _ if map.identity.is_none() => return Err(Rejected::NotInitialised),
-        Command::Admit {
-            token,
-            key,
-            profile,
-        } => join::admit(map, (*token, *key), profile, now, &mut counters)?,
-        Command::CreateToken { hash, lives } => done(join::create_token(map, *hash, *lives, now)?),
-        Command::RotateGossipKey { key } => {
-            let rows = rotate(map, counters.next_key, key, now)?;
-            counters.next_key += 1;
-            done(rows)
-        },
-        other => done(plain(map, other)?),
+    let (mut rows, outcome) = match counted(map, &request.command, now, &mut counters)? {
+        Some(decided) => decided,
+        None => (plain(map, &request.command)?, Outcome::Done),
     };
     if rows.is_empty() {
         return Ok(Decision { rows, outcome });
@@ -65,8 +57,40 @@ pub fn decide(map: &ClusterMap, request: &Request, now: Timestamp) -> Result<Dec
     Ok(Decision { rows, outcome })
 }
 
-fn done(rows: Vec<Row>) -> (Vec<Row>, Outcome) {
-    (rows, Outcome::Done)
+/// Commands that move a counter of their own; `None` for all others.
+fn counted(
+    map: &ClusterMap,
+    command: &Command,
+    now: Timestamp,
+    counters: &mut Counters,
+) -> Result<Option<(Vec<Row>, Outcome)>, Rejected> {
+    Ok(Some(match command {
+        Command::Init(init) => join::init(map, init, counters)?,
+        Command::Admit {
+            token,
+            key,
+            profile,
+        } => join::admit(map, (*token, *key), profile, now, counters)?,
+        Command::CreateToken { hash, lives } => {
+            let rows = join::create_token(map, *hash, *lives, now)?;
+            (rows, Outcome::Done)
+        },
+        Command::RotateGossipKey { key } => {
+            let rows = rotate(map, counters.next_key, key, now)?;
+            counters.next_key += 1;
+            (rows, Outcome::Done)
+        },
+        Command::Report { .. }
+        | Command::SetRoles { .. }
+        | Command::SetZone { .. }
+        | Command::Drain { .. }
+        | Command::Undrain { .. }
+        | Command::Drained { .. }
+        | Command::Remove { .. }
+        | Command::Assign { .. }
+        | Command::Prefer { .. }
+        | Command::Set { .. } => return Ok(None),
+    }))
 }
 
 /// Commands that move no counter of their own.
@@ -107,7 +131,9 @@ fn plain(map: &ClusterMap, command: &Command) -> Result<Vec<Row>, Rejected> {
         Command::Init(_)
         | Command::CreateToken { .. }
         | Command::Admit { .. }
-        | Command::RotateGossipKey { .. } => Err(Rejected::Invalid { what: "command" }),
+        | Command::RotateGossipKey { .. } => Err(Rejected::Invalid {
+            what: "command".into(),
+        }),
     }
 }
 
@@ -238,19 +264,24 @@ fn others(
     if rest.any(|(_, node)| node.is_active() && has(&node.profile.roles)) {
         Ok(())
     } else {
-        Err(Rejected::LastNode { node: id, role })
+        Err(Rejected::LastNode {
+            node: id,
+            role: role.into(),
+        })
     }
 }
 
 fn rotate(map: &ClusterMap, id: u32, key: &Secret, now: Timestamp) -> Result<Vec<Row>, Rejected> {
     if key.expose().len() != GOSSIP_KEY_BYTES {
-        return Err(Rejected::Invalid { what: "gossip key" });
+        return Err(Rejected::Invalid {
+            what: "gossip key".into(),
+        });
     }
     // While the newest key is not spoken yet, a further one would push out the one that is.
     let newest = map.gossip_keys.last_key_value();
     if newest.is_some_and(|(id, _)| map.spoken_key(now) != Some(*id)) {
         return Err(Rejected::TooMany {
-            what: "gossip keys on their way",
+            what: "gossip keys on their way".into(),
             max: 1,
         });
     }

@@ -39,13 +39,19 @@ pub(super) fn init(
     }
     init.profile.check()?;
     if init.shards == 0 || init.shards > SHARDS_MAX {
-        return Err(Rejected::Invalid { what: "shards" });
+        return Err(Rejected::Invalid {
+            what: "shards".into(),
+        });
     }
     if init.node.0 == 0 || init.node.0 > NODE_ID_MAX {
-        return Err(Rejected::Invalid { what: "node id" });
+        return Err(Rejected::Invalid {
+            what: "node id".into(),
+        });
     }
     if init.gossip_key.expose().len() != GOSSIP_KEY_BYTES {
-        return Err(Rejected::Invalid { what: "gossip key" });
+        return Err(Rejected::Invalid {
+            what: "gossip key".into(),
+        });
     }
     let now = init.created_at;
     let identity = Identity {
@@ -87,13 +93,15 @@ pub(super) fn create_token(
     now: Timestamp,
 ) -> Result<Vec<Row>, Rejected> {
     if lives.is_zero() || lives > TOKEN_LIVES_MAX || map.tokens.contains_key(&hash) {
-        return Err(Rejected::Invalid { what: "token" });
+        return Err(Rejected::Invalid {
+            what: "token".into(),
+        });
     }
     let stale = |token: &Token| token.expires <= now;
     let good = map.tokens.values().filter(|token| !stale(token)).count();
     if good >= TOKENS_MAX {
         return Err(Rejected::TooMany {
-            what: "join tokens",
+            what: "join tokens".into(),
             max: TOKENS_MAX,
         });
     }
@@ -132,7 +140,7 @@ pub(super) fn admit(
     free_address(map, &profile.addresses, None)?;
     if map.nodes.len() >= NODES_MAX || counters.next_node > NODE_ID_MAX {
         return Err(Rejected::TooMany {
-            what: "nodes",
+            what: "nodes".into(),
             max: NODES_MAX,
         });
     }

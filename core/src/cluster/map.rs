@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A new gossip key is spoken only when it had this long to reach every node.
-const KEY_SPREADS: Duration = Duration::from_secs(60);
+const KEY_SPREADS: Duration = Duration::from_mins(1);
 
 /// Which cluster. Random, made once; nodes of another cluster are refused by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

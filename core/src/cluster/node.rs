@@ -118,10 +118,14 @@ impl Profile {
 impl Addresses {
     pub(super) fn check(&self) -> Result<(), Rejected> {
         if self.link.port() == 0 || self.gossip.port() == 0 {
-            return Err(Rejected::Invalid { what: "address" });
+            return Err(Rejected::Invalid {
+                what: "address".into(),
+            });
         }
         if self.link.ip().is_unspecified() || self.gossip.ip().is_unspecified() {
-            return Err(Rejected::Invalid { what: "address" });
+            return Err(Rejected::Invalid {
+                what: "address".into(),
+            });
         }
         check_text("client address", self.client.as_deref().unwrap_or("unused"))
     }
@@ -129,7 +133,7 @@ impl Addresses {
 
 pub(super) fn check_text(what: &'static str, text: &str) -> Result<(), Rejected> {
     if text.len() > TEXT_BYTES_MAX || text.chars().any(char::is_control) {
-        return Err(Rejected::Invalid { what });
+        return Err(Rejected::Invalid { what: what.into() });
     }
     Ok(())
 }

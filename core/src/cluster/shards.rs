@@ -27,13 +27,17 @@ pub(super) fn assign(
         });
     }
     if replicas.is_empty() || replicas.len() > REPLICAS_MAX {
-        return Err(Rejected::Invalid { what: "replicas" });
+        return Err(Rejected::Invalid {
+            what: "replicas".into(),
+        });
     }
     let mut seen = BTreeSet::new();
     for node in replicas.iter().chain(learners) {
         let known = map.nodes.get(node).ok_or(Rejected::UnknownNode(*node))?;
         if !known.is_member() || !seen.insert(*node) {
-            return Err(Rejected::Invalid { what: "replicas" });
+            return Err(Rejected::Invalid {
+                what: "replicas".into(),
+            });
         }
     }
     let pinned = row.pinned && row.preferred() == replicas.first().copied();
@@ -55,8 +59,8 @@ pub(super) fn prefer(
     let mut replicas = row.replicas.clone();
     if let Some(node) = node {
         let place = replicas.iter().position(|replica| *replica == node);
-        let place = place.ok_or(Rejected::Invalid {
-            what: "preferred owner (it holds no copy)",
+        let place = place.ok_or_else(|| Rejected::Invalid {
+            what: "preferred owner (it holds no copy)".into(),
         })?;
         let first = replicas.remove(place);
         replicas.insert(0, first);
