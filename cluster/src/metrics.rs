@@ -27,9 +27,27 @@ pub const SNAPSHOTS: &str = "umbel_shard_snapshots_total";
 pub const SNAPSHOT: &str = "umbel_shard_snapshot_seconds";
 /// Shards whose state was rebuilt while the node ran.
 pub const REBUILDS: &str = "umbel_shard_rebuilds_total";
+/// Newcomers that asked this node to be let in, by `outcome`: admitted, refused, limited.
+pub const JOINS: &str = "umbel_cluster_joins_total";
+/// Orders of the meta leader to groups, by `order` and `result`.
+pub const ORDERS: &str = "umbel_cluster_orders_total";
+/// Shards that are not yet where they are to be, as the meta leader sees it.
+pub const MOVING: &str = "umbel_cluster_moving_shards";
+/// Nodes of the cluster map by `state`.
+pub const NODES: &str = "umbel_cluster_nodes";
 
 /// Says what each metric means.
 pub fn describe() {
+    describe_counter!(
+        JOINS,
+        "Newcomers that asked to be let in, by outcome (admitted, refused, limited)"
+    );
+    describe_counter!(ORDERS, "Orders of the meta leader to groups, by result");
+    describe_gauge!(
+        MOVING,
+        "Shards that are not yet where they are to be, as the meta leader sees it"
+    );
+    describe_gauge!(NODES, "Nodes of the cluster map, by state");
     crate::gossip::metrics::describe();
     describe_gauge!(
         GROUPS,

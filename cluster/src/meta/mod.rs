@@ -7,13 +7,21 @@
 //!
 //! Deliberately absent: how groups work (they are reached through [`Groups`]), and every rule (they are in `core`).
 
+mod certificates;
 mod command;
+mod desk;
 mod groups;
+mod identity;
+mod join;
 mod rows;
 mod service;
 mod view;
 mod words;
 
+pub use certificates::CertificateError;
+pub use desk::JoinDesk;
 pub use groups::{Groups, Members};
+pub use identity::{ClusterIdentity, Founding, IdentityError};
+pub use join::{JoinError, JoinToken, JoinTokenError, join};
 pub use rows::RowError;
 pub use service::{Clock, Meta, MetaConfig, MetaError};
