@@ -24,6 +24,12 @@ pub enum Command {
     Node(NodeArgs),
     /// Look at and change a running node through its API.
     Ctl(CtlArgs),
+    /// Make a cluster, or make this node part of one, before its first start.
+    Cluster(ClusterArgs),
+    /// Write everything a running cluster holds into one file.
+    Backup(BackupArgs),
+    /// Make a new cluster of one node from a backup; others then join it.
+    Restore(RestoreArgs),
     /// Make certificates with the local authority.
     Ca(CaArgs),
     /// Check a configuration file, or show what is in force.
@@ -38,6 +44,9 @@ pub struct DevArgs {
     /// Folder for data and certificates; kept between runs.
     #[arg(long, default_value = "umbel-data")]
     pub data: PathBuf,
+    /// How many nodes, each a process of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
     /// How many simulated devices to play.
     #[arg(long, default_value_t = 0)]
     pub devices: usize,
@@ -61,6 +70,59 @@ pub struct NodeArgs {
     /// Write the endpoints to this file, as JSON, once they answer.
     #[arg(long, value_name = "FILE")]
     pub ports_file: Option<PathBuf>,
+}
+
+/// `umbel cluster`
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// How a node becomes part of a cluster. Both are done once, while the node does not run.
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Make a new cluster, with this node as its first.
+    Init {
+        /// The configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make this node part of a cluster that runs.
+    Join {
+        /// The configuration file (TOML).
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Address of the link of any node of the cluster; default: the seeds of the configuration. May be repeated.
+        #[arg(long, value_name = "HOST:PORT")]
+        seed: Vec<String>,
+        /// From `umbel ctl token create`; good for one node, for a while.
+        #[arg(long, env = "UMBEL_JOIN_TOKEN", hide_env_values = true)]
+        token: String,
+    },
+}
+
+/// `umbel backup`
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// The HTTP API of any node.
+    #[arg(long, env = "UMBEL_SERVER", default_value = "http://127.0.0.1:8080")]
+    pub server: String,
+    /// The file to write; it must not exist.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// `umbel restore`
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup.
+    #[arg(long = "in", value_name = "FILE")]
+    pub input: PathBuf,
+    /// The configuration file (TOML) of the node; its data folder must be empty.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
 }
 
 /// `umbel ca`

@@ -17,8 +17,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    ca,
-    cli::{Cli, Command, ConfigCommand, DevArgs, NodeArgs, UserCommand},
+    backup, ca,
+    cli::{
+        Cli, ClusterCommand, Command, ConfigCommand, DevArgs, NodeArgs, RestoreArgs, UserCommand,
+    },
     config::{self, Config, Loaded},
     ctl, dev, identity, telemetry,
     wire::{Endpoints, Node},
@@ -33,6 +35,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Ctl(args) => return ctl::run(args).await,
         Command::Dev(args) => return dev_node(args).await,
         Command::Node(args) => return node(args).await,
+        Command::Cluster(args) => return cluster_command(args.command).await,
+        Command::Backup(args) => backup::save(&args).await.map(|text| println!("{text}")),
+        Command::Restore(args) => return restore(&args).await,
         Command::Config(args) => return config_command(&args.command),
         Command::Ca(args) => ca::run(args).map(|text| println!("{text}")),
         Command::User(args) => match args.command {
@@ -82,6 +87,28 @@ fn config_command(command: &ConfigCommand) -> ExitCode {
             }
             ExitCode::SUCCESS
         },
+    }
+}
+
+async fn restore(args: &RestoreArgs) -> ExitCode {
+    match load(Some(&args.config)) {
+        Err(code) => code,
+        Ok(loaded) => {
+            let done = backup::restore(args, &loaded.config).await;
+            conclude(done.map(|text| println!("{text}")))
+        },
+    }
+}
+
+async fn cluster_command(command: ClusterCommand) -> ExitCode {
+    let (ClusterCommand::Init { config } | ClusterCommand::Join { config, .. }) = &command;
+    match load(Some(config)) {
+        Err(code) => code,
+        Ok(loaded) if loaded.config.cluster.link.is_none() => {
+            eprintln!("umbel: cluster.bind is not set: other nodes could not reach this one");
+            ExitCode::from(USAGE)
+        },
+        Ok(_loaded) => conclude(Err(anyhow::anyhow!("not yet"))),
     }
 }
 

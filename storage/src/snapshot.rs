@@ -18,6 +18,7 @@ use crate::{
     codec::{self, RECORD_BYTES_MAX},
     digest,
     state::{Digest, Mark, StateError},
+    table::Table,
 };
 
 const MAGIC: &[u8; 4] = b"UMBS";
@@ -180,6 +181,22 @@ pub(crate) fn read(
         Ok(_) => Err(bad("bytes follow the end".to_owned())),
         Err(error) => Err(bad(error.to_string())),
     }
+}
+
+/// Reads a snapshot's bytes that are in no state, as in a backup: checks every byte and hands each row to `each`. What
+/// `each` was given counts only when this returned `Ok`.
+pub fn read_rows(
+    input: &mut dyn Read,
+    shard: ShardId,
+    mut each: impl FnMut(Table, &[u8], &[u8]) -> Result<(), StateError>,
+) -> Result<Mark, StateError> {
+    read(input, shard, |number, key, value| {
+        let table = Table::from_number(number).ok_or_else(|| StateError::Snapshot {
+            shard,
+            detail: format!("there is no table {number} in this release"),
+        })?;
+        each(table, key, value)
+    })
 }
 
 /// Reads and checks the header only.

@@ -57,6 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let instruments = Instruments {
         checks: Box::new(Vec::new),
         metrics: Box::new(String::new),
+        operator: Arc::new(umbel_http::operator::Alone),
     };
     let backend: Arc<dyn Backend> = Arc::new(Api::new(fleet, broker, clock, instruments));
     let (stop, stopped) = watch::channel(false);

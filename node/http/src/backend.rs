@@ -15,6 +15,7 @@ use umbel_mqtt::broker::{self, Broker, ClientView};
 
 use crate::{
     model::{Client, Device, Quarantined},
+    operator::Operator,
     port::{
         Backend, BoxFuture, Check, DeviceQuery, Direct, EventStream, Feed, Kick, Page, Refusal,
         RetainedSummary, ShadowReply, ShadowRequest, ShadowVerb, Subscription,
@@ -33,6 +34,8 @@ pub struct Instruments {
     pub checks: Box<dyn Fn() -> Vec<Check> + Send + Sync>,
     /// All metrics in the Prometheus text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// What operators may ask.
+    pub operator: Arc<dyn Operator>,
 }
 
 /// The node, as the HTTP edge sees it.
@@ -290,6 +293,10 @@ impl Backend for Api {
             next: page.next,
         }))
         .boxed()
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        self.instruments.operator.as_ref()
     }
 
     fn checks(&self) -> Vec<Check> {

@@ -14,6 +14,7 @@ mod etag;
 pub mod limits;
 pub mod metrics;
 pub mod model;
+pub mod operator;
 pub mod port;
 mod problem;
 pub mod serve;

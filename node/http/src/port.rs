@@ -14,7 +14,10 @@ use umbel_core::{
     time::Timestamp,
 };
 
-use crate::model::{Client, Device, Event, Quarantined, State};
+use crate::{
+    model::{Client, Device, Event, Quarantined, State},
+    operator::Operator,
+};
 
 /// A future without a name.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,8 +32,11 @@ pub enum Refusal {
     #[error("too many requests in flight for this device")]
     TooManyInFlight,
     /// The device is owned elsewhere, or by nobody yet.
-    #[error("this node does not own the device now")]
+    #[error("the owner of the device is changing")]
     NotOwner,
+    /// Too few nodes answer, and nobody can decide.
+    #[error("too few of the nodes that keep the device answer")]
+    NoQuorum,
     /// The disk is full.
     #[error("the disk is full; writes are refused until there is space")]
     StorageFull,
@@ -122,6 +128,8 @@ pub struct ShadowRequest {
     pub payload: Bytes,
     /// The write happens only at this version.
     pub if_version: Option<u64>,
+    /// A read may be answered by any copy, however old.
+    pub may_be_stale: bool,
 }
 
 /// What a shadow answered. The bytes are JSON, ready to send.
@@ -292,6 +300,9 @@ pub trait Backend: Send + Sync + 'static {
         after: Option<String>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page<RetainedSummary>, Refusal>>;
+
+    /// What operators may ask.
+    fn operator(&self) -> &dyn Operator;
 
     /// What has to be well before this node can serve.
     fn checks(&self) -> Vec<Check>;

@@ -28,13 +28,14 @@ pub(crate) enum Kind {
     Internal,
     Overloaded,
     NotOwner,
+    NoQuorum,
     StorageFull,
     Quarantined,
     Stopping,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::InvalidRequest,
         Self::Forbidden,
         Self::NotFound,
@@ -49,6 +50,7 @@ impl Kind {
         Self::Internal,
         Self::Overloaded,
         Self::NotOwner,
+        Self::NoQuorum,
         Self::StorageFull,
         Self::Quarantined,
         Self::Stopping,
@@ -71,6 +73,7 @@ impl Kind {
             Self::Internal => "internal",
             Self::Overloaded => "overloaded",
             Self::NotOwner => "not-owner",
+            Self::NoQuorum => "no-quorum",
             Self::StorageFull => "storage-full",
             Self::Quarantined => "quarantined",
             Self::Stopping => "stopping",
@@ -94,6 +97,7 @@ impl Kind {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded
             | Self::NotOwner
+            | Self::NoQuorum
             | Self::StorageFull
             | Self::Quarantined
             | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -117,6 +121,7 @@ impl Kind {
             Self::Internal => "A fault of the server",
             Self::Overloaded => "Overloaded",
             Self::NotOwner => "The owner of this device is changing",
+            Self::NoQuorum => "Too few nodes answer",
             Self::StorageFull => "The disk is full",
             Self::Quarantined => "The device is quarantined",
             Self::Stopping => "The node is stopping",
@@ -149,6 +154,10 @@ impl Kind {
             Self::Overloaded | Self::NotOwner => {
                 "Wait as long as `Retry-After` says. Nothing was changed."
             },
+            Self::NoQuorum => {
+                "Wait as long as `Retry-After` says. It works again when enough nodes are back: see \
+                 /api/v1/cluster/shards."
+            },
             Self::StorageFull => {
                 "Reads go on. Writes work again, without a restart, when there is space."
             },
@@ -159,7 +168,7 @@ impl Kind {
 
     const fn retry_after_seconds(self) -> Option<u32> {
         match self {
-            Self::TooManyRequests | Self::Overloaded | Self::NotOwner => Some(1),
+            Self::TooManyRequests | Self::Overloaded | Self::NotOwner | Self::NoQuorum => Some(1),
             Self::Stopping => Some(5),
             Self::StorageFull | Self::Quarantined => Some(30),
             Self::InvalidRequest
@@ -299,6 +308,7 @@ impl From<Refusal> for Problem {
             Refusal::Overloaded => Kind::Overloaded,
             Refusal::TooManyInFlight => Kind::TooManyRequests,
             Refusal::NotOwner => Kind::NotOwner,
+            Refusal::NoQuorum => Kind::NoQuorum,
             Refusal::StorageFull => Kind::StorageFull,
             Refusal::Quarantined => Kind::Quarantined,
             Refusal::Stopping => Kind::Stopping,

@@ -3,6 +3,7 @@
 //! Everything is checked before the first port opens. Unknown keys are errors with a suggestion; every key can be
 //! overridden from the environment as `UMBEL__SECTION__KEY`. The environment is read here, once, and nowhere else.
 
+mod cluster;
 mod load;
 mod raw;
 mod resolve;
@@ -14,13 +15,19 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+pub use cluster::{Cluster, Link};
 pub use load::{Loaded, Origin, load};
-pub use raw::{Admission, Identity, ListenerKind, LogFormat};
+pub use raw::{Admission, Identity, ListenerKind, LogFormat, NodeRole};
 pub use resolve::{
     Actors, Aws, Config, Devices, Http, Listener, Log, Mqtt, Node, Policies, Shadows, Storage, Tls,
     User,
 };
 pub use show::show;
+
+/// A span of time as people write it in the configuration: `250ms`, `30s`, `10m`, `1h`, `7d`.
+pub fn span(text: &str) -> Option<std::time::Duration> {
+    units::Span::parse(text).map(|span| span.0)
+}
 
 /// Why a configuration cannot be used. Nothing was started.
 #[derive(Debug, Error)]

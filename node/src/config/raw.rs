@@ -54,20 +54,60 @@ const fn kib(n: u64) -> Size {
 section!(
     /// This process.
     Node {
-        /// This node's number; never reused in a cluster.
-        id: u64 = 1,
+        /// This node's number, if it is alone. In a cluster `umbel cluster init` and `join` decide it, once.
+        id: Option<u64> = None,
         /// Where the log, the state and what `umbel dev` makes are kept.
         data_dir: PathBuf = PathBuf::from("/var/lib/umbel"),
         /// Longest time from SIGTERM to the end.
         drain: Span = seconds(30),
+        /// Sessions sent to other nodes in a second, when an operator drains this node.
+        drain_rate: u32 = 500,
     }
 );
 
+/// What a node does for its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeRole {
+    /// It may vote on who belongs to the cluster and who keeps which shard.
+    Voter,
+    /// It keeps copies of shards and owns some.
+    Shards,
+    /// It takes connections of clients.
+    Gateway,
+}
+
 section!(
-    /// What all nodes share; fixed when the cluster is created.
+    /// The other nodes, and how they are spoken to.
     Cluster {
-        /// Number of shards.
+        /// Number of shards; fixed when the cluster is created.
         shards: u16 = 64,
+        /// Where other nodes reach this one (TCP, mutual TLS); none = a cluster of one that listens for nobody.
+        bind: Option<SocketAddr> = None,
+        /// Address of `bind` as others see it, if it is another one: `host:port` or `host`.
+        advertise: Option<String> = None,
+        /// Where gossip of other nodes arrives (UDP); none = the address and port of `bind`.
+        gossip_bind: Option<SocketAddr> = None,
+        /// Nodes to ask first for all others: `host:port` of their `bind`. A name may stand for many addresses.
+        seeds: Vec<String> = Vec::new(),
+        /// Failure domain: copies of a shard are spread over zones.
+        zone: String = String::new(),
+        /// What this node does: any of voter, shards, gateway.
+        roles: Vec<NodeRole> = vec![NodeRole::Voter, NodeRole::Shards, NodeRole::Gateway],
+        /// `host:port` that clients are pointed to when another node sends them here (MQTT 5 server reference).
+        gateway_address: Option<String> = None,
+        /// How often the owner of a shard says that it is there.
+        heartbeat: Span = Span(std::time::Duration::from_millis(150)),
+        /// A silent owner is replaced after a random time from here …
+        election_min: Span = Span(std::time::Duration::from_millis(450)),
+        /// … to here, once its lease is over.
+        election_max: Span = Span(std::time::Duration::from_millis(900)),
+        /// Entries of a shard's log after which a snapshot replaces it.
+        snapshot_entries: u64 = 20_000,
+        /// Bytes of a shard's log after which a snapshot replaces it: bounds what a restart may have to replay.
+        snapshot_bytes: Size = kib(32 << 10),
+        /// Shards that may move at the same time.
+        transfers_max: usize = 2,
     }
 );
 

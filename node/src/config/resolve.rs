@@ -7,6 +7,7 @@ use umbel_core::policy::Policy;
 
 use super::{
     ConfigError,
+    cluster::{self, Cluster},
     raw::{self, Admission, Identity, ListenerKind, LogFormat, Raw},
 };
 
@@ -15,8 +16,8 @@ use super::{
 pub struct Config {
     /// This process.
     pub node: Node,
-    /// Number of shards.
-    pub shards: u16,
+    /// The other nodes.
+    pub cluster: Cluster,
     /// MQTT limits.
     pub mqtt: Mqtt,
     /// Shadow limits.
@@ -50,9 +51,10 @@ pub struct Config {
     reason = "the keys are documented where they are written: raw.rs"
 )]
 pub struct Node {
-    pub id: u64,
+    pub id: Option<u64>,
     pub data_dir: PathBuf,
     pub drain: Duration,
+    pub drain_rate: u32,
 }
 
 /// See `[mqtt]`.
@@ -199,7 +201,7 @@ pub struct User {
     pub policy: Policy,
 }
 
-fn wrong(key: impl Into<String>, detail: impl Into<String>) -> ConfigError {
+pub(super) fn wrong(key: impl Into<String>, detail: impl Into<String>) -> ConfigError {
     ConfigError::Value {
         place: String::new(), // the loader knows
         key: key.into(),
@@ -211,7 +213,7 @@ pub(super) fn resolve(raw: &Raw) -> Result<Config, ConfigError> {
     let policies = policies(&raw.policy)?;
     Ok(Config {
         node: node(&raw.node)?,
-        shards: positive("cluster.shards", raw.cluster.shards)?,
+        cluster: cluster::resolve(&raw.cluster)?,
         mqtt: mqtt(&raw.mqtt)?,
         shadows: Shadows {
             max_document_size: size("shadow.max_document_size", raw.shadow.max_document_size.0)?,
@@ -274,9 +276,10 @@ fn http(raw: &raw::Http) -> Result<Option<Http>, ConfigError> {
 
 fn node(raw: &raw::Node) -> Result<Node, ConfigError> {
     Ok(Node {
-        id: positive("node.id", raw.id)?,
+        id: raw.id.map(|id| positive("node.id", id)).transpose()?,
         data_dir: raw.data_dir.clone(),
         drain: raw.drain.0,
+        drain_rate: positive("node.drain_rate", raw.drain_rate)?,
     })
 }
 
@@ -300,7 +303,7 @@ fn mqtt(raw: &raw::Mqtt) -> Result<Mqtt, ConfigError> {
     })
 }
 
-fn positive<N: Default + PartialEq>(key: &str, number: N) -> Result<N, ConfigError> {
+pub(super) fn positive<N: Default + PartialEq>(key: &str, number: N) -> Result<N, ConfigError> {
     if number == N::default() {
         Err(wrong(key, "must not be 0"))
     } else {

@@ -38,9 +38,14 @@ pub fn show(loaded: &Loaded, origins: bool) -> String {
 }
 
 /// Keys that have no default and were not written: TOML cannot show them as values.
-const OPTIONAL: [(&str, &str); 7] = [
+const OPTIONAL: [(&str, &str); 12] = [
     ("aws", "bind"),
+    ("cluster", "advertise"),
+    ("cluster", "bind"),
+    ("cluster", "gateway_address"),
+    ("cluster", "gossip_bind"),
     ("http", "bind"),
+    ("node", "id"),
     ("policy", "app"),
     ("policy", "device"),
     ("tls", "ca"),

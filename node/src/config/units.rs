@@ -39,7 +39,7 @@ fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 }
 
 impl Span {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         quantity(text, &SPANS).map(|millis| Self(Duration::from_millis(millis)))
     }
 }

@@ -1,6 +1,6 @@
 //! What can be asked.
 
-use std::{convert::Infallible, path::PathBuf, str::FromStr};
+use std::{convert::Infallible, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -73,6 +73,55 @@ pub enum Command {
         #[arg(long)]
         all: bool,
     },
+    /// The nodes of the cluster: which are there, and what is wrong with those that are not.
+    Nodes {
+        /// Show it again and again, every few seconds.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// The shards of the cluster: who owns them and who keeps copies. Those that cannot serve come first.
+    Shards {
+        /// Show it again and again, every few seconds.
+        #[arg(long)]
+        watch: bool,
+        /// Only those that are not as they should be.
+        #[arg(long)]
+        trouble: bool,
+    },
+    /// Move everything away from a node, so that it can be stopped for long or removed.
+    Drain {
+        /// Its number.
+        node: u64,
+        /// Wait until it keeps no shard and no client.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Give a drained node shards and clients again.
+    Undrain {
+        /// Its number.
+        node: u64,
+    },
+    /// Take a node out of the cluster for ever. It cannot come back under its number.
+    Remove {
+        /// Its number.
+        node: u64,
+        /// Even if it keeps shards: their other copies must do.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make another of its replicas the owner of a shard.
+    Transfer {
+        /// The shard's number.
+        shard: u16,
+        /// The node's number.
+        node: u64,
+    },
+    /// Tokens with which new nodes join.
+    Token {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
     /// End a client's connection.
     Kick {
         /// Which client.
@@ -84,6 +133,16 @@ pub enum Command {
         #[arg(long)]
         prevent_will: bool,
     },
+}
+
+impl Command {
+    /// Whether it is to be shown again and again.
+    pub(super) const fn is_watched(&self) -> bool {
+        matches!(
+            self,
+            Self::Nodes { watch: true } | Self::Shards { watch: true, .. }
+        )
+    }
 }
 
 /// Which devices.
@@ -110,6 +169,17 @@ pub struct DeviceFilter {
     /// List all of them.
     #[arg(long)]
     pub all: bool,
+}
+
+/// What to do with tokens.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make one, good for one node. It is shown this one time.
+    Create {
+        /// How long it is good: 10m, 1h, 1d.
+        #[arg(long, default_value = "1h", value_parser = span)]
+        ttl: Duration,
+    },
 }
 
 /// What to do with a shadow.
@@ -167,6 +237,12 @@ impl FromStr for ShadowText {
             None => Self::Json(text.to_owned()),
         })
     }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    crate::config::span(text)
+        .filter(|span| !span.is_zero())
+        .ok_or_else(|| "write 10m, 1h or 1d".to_owned())
 }
 
 fn limit(text: &str) -> Result<usize, String> {

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 pub(super) use hyper::Method;
-use hyper::{Request, Uri, body::Bytes, header};
+use hyper::{
+    Request, Uri,
+    body::{Bytes, Incoming},
+    header,
+};
 use hyper_util::{
     client::legacy::{Client as Pool, connect::HttpConnector},
     rt::TokioExecutor,
@@ -27,13 +31,13 @@ pub(super) struct Reply {
 }
 
 /// A client of one server.
-pub(super) struct Client {
+pub(crate) struct Client {
     server: String,
     pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
 impl Client {
-    pub(super) fn new(server: &str) -> Result<Self, Failure> {
+    pub(crate) fn new(server: &str) -> Result<Self, Failure> {
         let server = server.trim_end_matches('/').to_owned();
         let uri: Uri = server
             .parse()
@@ -105,6 +109,29 @@ impl Client {
             Ok(reply) => reply,
             Err(_elapsed) => Err(self.no_answer("no answer in time")),
         }
+    }
+
+    /// Reads an answer that may be long, piece by piece, however long it takes.
+    pub(crate) async fn stream(&self, path: &[&str]) -> Result<Incoming, Failure> {
+        let request = Request::get(self.uri(path, &[]))
+            .body(Full::default())
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let answer = timeout(PATIENCE, self.pool.request(request)).await;
+        let response = answer
+            .map_err(|_elapsed| self.no_answer("no answer in time"))?
+            .map_err(|error| self.no_answer(causes(&error)))?;
+        let status = response.status().as_u16();
+        if status == 200 {
+            return Ok(response.into_body());
+        }
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+            .collect()
+            .await;
+        let body = body
+            .map_err(|error| self.no_answer(error.to_string()))?
+            .to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        Err(Failure::of_answer(status, &body))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Reply, Failure> {

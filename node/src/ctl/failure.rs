@@ -5,7 +5,7 @@ use thiserror::Error;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// It was asked wrongly.
     #[error("{0}")]
     Usage(String),

@@ -10,12 +10,14 @@ use std::{
 };
 
 mod args;
-mod client;
-mod failure;
+pub(crate) mod client;
+mod cluster;
+pub(crate) mod failure;
 mod show;
+mod show_cluster;
 mod table;
 
-pub use args::{Command, CtlArgs, Output, ShadowCommand};
+pub use args::{Command, CtlArgs, Output, ShadowCommand, TokenCommand};
 
 use args::{DeviceFilter, ShadowText};
 use client::{Client, Method, Reply};
@@ -25,6 +27,9 @@ use show::Style;
 
 /// Entries of a page, the most the API gives.
 const PAGE: usize = 1000;
+
+/// How often `--watch` looks again.
+const WATCH_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// What a command comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,7 +47,15 @@ pub async fn run(args: CtlArgs) -> ExitCode {
         is_colored: args.no_color.as_deref().unwrap_or_default().is_empty()
             && stdout().is_terminal(),
     };
-    let (printed, code) = match execute(args, style).await {
+    let mut done = execute(&args, style).await;
+    while args.command.is_watched() && done.is_ok() {
+        if !redraw(&mut done, style) {
+            break;
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+        done = execute(&args, style).await;
+    }
+    let (printed, code) = match done {
         Ok(printed) => (printed, 0),
         Err(failure) => {
             let note = format!("umbel ctl: {failure}\n");
@@ -65,9 +78,23 @@ pub async fn run(args: CtlArgs) -> ExitCode {
     ExitCode::from(code)
 }
 
-async fn execute(args: CtlArgs, style: Style) -> Result<Printed, Failure> {
+/// Shows a result in place of the one before; false when nobody looks any more.
+fn redraw(done: &mut Result<Printed, Failure>, style: Style) -> bool {
+    let Ok(printed) = done else { return false };
+    // Home and clear below: no flicker, and nothing of a longer page is left.
+    let clear = if stdout().is_terminal() && !style.is_json {
+        "\x1b[H\x1b[2J"
+    } else {
+        ""
+    };
+    let text = format!("{clear}{}", std::mem::take(&mut printed.out));
+    let shown = stdout().write_all(text.as_bytes());
+    shown.and_then(|()| stdout().flush()).is_ok()
+}
+
+async fn execute(args: &CtlArgs, style: Style) -> Result<Printed, Failure> {
     let client = Client::new(&args.server)?;
-    match args.command {
+    match args.command.clone() {
         Command::Status => status(&client, style).await,
         Command::Devices(filter) => devices(&client, &filter, style).await,
         Command::Device { id } => {
@@ -75,6 +102,13 @@ async fn execute(args: CtlArgs, style: Style) -> Result<Printed, Failure> {
             Ok(print(style.value(&device, show::device)))
         },
         Command::Shadow { command } => shadow(&client, command, style).await,
+        command @ (Command::Nodes { .. }
+        | Command::Shards { .. }
+        | Command::Drain { .. }
+        | Command::Undrain { .. }
+        | Command::Remove { .. }
+        | Command::Transfer { .. }
+        | Command::Token { .. }) => cluster::run(&client, command, style).await,
         Command::Clients { limit, all } => {
             let page = list(&client, "clients", Vec::new(), limit, all).await?;
             Ok(page.print(style, show::clients))

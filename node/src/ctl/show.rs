@@ -173,18 +173,18 @@ fn entries(value: &Value) -> Cell {
     Cell::new(&entries.join(", "))
 }
 
-fn items<'a>(body: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn items<'a>(body: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     body.get(name)
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
 }
 
-fn cell(value: &Value, name: &str) -> Cell {
+pub(super) fn cell(value: &Value, name: &str) -> Cell {
     Cell::new(&value.get(name).map(text).unwrap_or_default())
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),

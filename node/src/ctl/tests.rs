@@ -61,7 +61,7 @@ async fn ctl(server: &str, command: &[&str]) -> Result<Printed, Failure> {
         is_json: args.output == Output::Json,
         is_colored: false,
     };
-    execute(args, style).await
+    execute(&args, style).await
 }
 
 #[tokio::test]
@@ -253,4 +253,70 @@ async fn a_server_that_is_not_there_is_named() {
         text.starts_with(&url) && text.to_lowercase().contains("refused"),
         "{text}"
     );
+}
+
+const NODES: &str = r#"{"items":[
+    {"id":2,"state":"down","why":["the link is refused"],"address":"10.0.0.2:7400","zone":"b","roles":["shards"],
+     "owned":0,"copies":0,"lag":0,"connections":0,"version":null,"meta":"voter"},
+    {"id":1,"state":"up","why":[],"is_me":true,"address":"10.0.0.1:7400","zone":"a","roles":["voter","shards","gateway"],
+     "owned":40,"copies":64,"lag":3,"connections":7,"version":"0.1.0","meta":"leader"}]}"#;
+
+#[tokio::test]
+async fn one_look_at_the_nodes_tells_what_is_down_and_why() {
+    let (url, _) = server(vec![(200, NODES)]).await;
+    let table = ctl(&url, &["nodes"]).await.expect("listed").out;
+    let lines: Vec<_> = table.lines().collect();
+    assert!(
+        lines[1].starts_with('2') && lines[1].ends_with("the link is refused"),
+        "{table}"
+    );
+    assert!(lines[2].starts_with("1*"), "{table}");
+    assert!(
+        lines[0].contains("OWNS") && lines[0].contains("CLIENTS"),
+        "{table}"
+    );
+}
+
+#[tokio::test]
+async fn a_shard_shows_its_owner_and_how_far_its_copies_are() {
+    let shards = r#"{"items":[{"id":9,"state":"no-quorum","why":["1 of 3 copies answers"],"owner":null,"preferred":1,
+        "term":null,"planned":[1,2,3],"copies":[{"node":1,"role":"candidate","applied":5,"lag":null,"damage":null},
+        {"node":2,"role":"unknown","applied":null,"lag":null,"damage":null}]},
+        {"id":1,"state":"ok","why":[],"owner":1,"preferred":1,"term":4,"planned":[1],
+        "copies":[{"node":1,"role":"owner","applied":5,"lag":0,"damage":null}]}]}"#;
+    let (url, _) = server(vec![(200, shards), (200, shards)]).await;
+    let table = ctl(&url, &["shards"]).await.expect("listed").out;
+    assert!(table.contains("1 candidate, 2 unknown"), "{table}");
+    assert!(table.contains("1 of 3 copies answers"), "{table}");
+    let trouble = ctl(&url, &["shards", "--trouble"])
+        .await
+        .expect("listed")
+        .out;
+    assert_eq!(trouble.lines().count(), 2, "{trouble}");
+}
+
+#[tokio::test]
+async fn a_drain_waits_until_nothing_is_left() {
+    let left = r#"{"items":[{"id":2,"state":"draining","owned":1,"copies":1,"connections":1}]}"#;
+    let empty = r#"{"items":[{"id":2,"state":"draining","owned":0,"copies":0,"connections":0}]}"#;
+    let (url, asked) = server(vec![(204, ""), (200, left), (200, empty)]).await;
+    let done = ctl(&url, &["drain", "2", "--wait"]).await.expect("drained");
+    assert!(done.note.contains("node 2 is empty"), "{}", done.note);
+    let first = asked.lock().expect("not poisoned")[0].clone();
+    assert!(
+        first.starts_with("POST /api/v1/cluster/nodes/2/drain "),
+        "{first}"
+    );
+    assert!(first.contains("content-type: application/json"), "{first}");
+}
+
+#[tokio::test]
+async fn a_token_is_all_that_is_printed() {
+    let token = r#"{"token":"t-1","expires_at":"2026-11-20T17:14:33.042Z"}"#;
+    let (url, asked) = server(vec![(201, token)]).await;
+    let done = ctl(&url, &["token", "create", "--ttl", "10m"])
+        .await
+        .expect("made");
+    assert_eq!(done.out, "t-1\n");
+    assert!(asked.lock().expect("not poisoned")[0].contains(r#"{"ttl_seconds":600}"#));
 }

@@ -16,6 +16,7 @@ use umbel_storage::{
 };
 
 use super::{disk::Disk, process};
+use crate::operator::Operations;
 
 /// Readiness and numbers of a node.
 pub(super) struct Backdrop {
@@ -40,11 +41,12 @@ impl Backdrop {
     }
 
     /// What the HTTP edge shows.
-    pub(super) fn instruments(self: &Arc<Self>) -> Instruments {
+    pub(super) fn instruments(self: &Arc<Self>, operations: Operations) -> Instruments {
         let (checks, metrics) = (Arc::clone(self), Arc::clone(self));
         Instruments {
             checks: Box::new(move || checks.checks()),
             metrics: Box::new(move || metrics.render()),
+            operator: Arc::new(operations),
         }
     }
 

@@ -6,6 +6,7 @@ use tokio::task::JoinHandle;
 use umbel_cluster::{Config as ClusterConfig, Shards};
 use umbel_core::ids::NodeId;
 use umbel_storage::{
+    Ledger,
     log::{GroupLog, Log, LogOptions},
     state::State,
     store::{StateOptions, StateStore},
@@ -34,7 +35,7 @@ impl Disk {
         let folder = DataDir::open(&config.node.data_dir)?;
         let mut log_options = LogOptions::new(folder.join("log"), Arc::new(end));
         log_options.reserve_bytes = config.storage.reserve;
-        let mut state_options = StateOptions::new(folder.join("state"), config.shards);
+        let mut state_options = StateOptions::new(folder.join("state"), config.cluster.shards);
         state_options.cache_bytes = config.storage.cache;
         let opening = tokio::task::spawn_blocking(move || {
             let log = Log::open(&log_options)?;
@@ -44,7 +45,8 @@ impl Disk {
         let (log, state) = opening
             .await
             .map_err(|panic| StartError::Open(panic.to_string()))??;
-        let cluster = ClusterConfig::new(NodeId(config.node.id), config.shards);
+        let cluster =
+            ClusterConfig::new(NodeId(config.node.id.unwrap_or(1)), config.cluster.shards);
         let shards = Shards::start(
             cluster,
             Arc::clone(&log) as Arc<dyn GroupLog>,
@@ -67,6 +69,26 @@ impl Disk {
     pub(super) async fn close(self) {
         self.scrub.abort();
         self.shards.shutdown().await;
+    }
+}
+
+/// The disk side alone, without a fleet over it and with nobody to speak to.
+pub(crate) struct Store(Disk);
+
+impl Store {
+    /// Makes the data of a new cluster, with this node as its first, in an empty folder.
+    pub(crate) async fn found(config: &Config) -> Result<Self, StartError> {
+        Disk::open(config).await.map(Self)
+    }
+
+    /// Where rows go.
+    pub(crate) fn ledger(&self) -> Arc<dyn Ledger> {
+        Arc::clone(&self.0.shards) as Arc<dyn Ledger>
+    }
+
+    /// Writes out what was promised and stops.
+    pub(crate) async fn close(self) {
+        self.0.close().await;
     }
 }
 

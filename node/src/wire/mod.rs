@@ -2,6 +2,7 @@
 //! other way round.
 
 mod backdrop;
+mod company;
 mod disk;
 mod edges;
 mod process;
@@ -24,8 +25,10 @@ use umbel_http::Api;
 use umbel_mqtt::broker::{self, Broker};
 use umbel_storage::Ledger;
 
+pub(crate) use self::disk::Store;
 use self::{
     backdrop::Backdrop,
+    company::Company,
     disk::Disk,
     edges::{Edges, Inner},
 };
@@ -113,10 +116,13 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let disk = Disk::open(config).await?;
         let ledger = Arc::clone(&disk.shards) as Arc<dyn Ledger>;
-        let broker = Broker::alone(
+        let company = Company::alone(config, &disk, clock.wall());
+        let broker = Broker::new(
             broker_config(config),
             Arc::clone(&ledger),
             Arc::clone(&clock),
+            Arc::clone(&company.nodes),
+            Arc::clone(&company.brokers),
         );
         let outbox = Arc::clone(&broker) as Arc<dyn Outbox>;
         let (fleet, running) =
@@ -142,7 +148,7 @@ impl Node {
             fleet,
             Arc::clone(&broker),
             Arc::clone(&clock),
-            backdrop.instruments(),
+            backdrop.instruments(company.operations(&disk, &broker, &clock)),
         );
         let inner = Inner {
             doorkeeper,
@@ -161,7 +167,7 @@ impl Node {
             },
         };
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (node, shards) = (config.node.id, config.shards);
+        let (node, shards) = (config.node.id.unwrap_or(1), config.cluster.shards);
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(node, shards, version, took_ms, "ready");
         Ok(Self {

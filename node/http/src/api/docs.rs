@@ -29,6 +29,9 @@ pub(super) struct OnDevice;
 /// What a conditional write may answer besides.
 pub(super) struct OnWrite;
 
+/// What a change of the cluster may answer besides.
+pub(super) struct OnChange;
+
 const ALWAYS: [Kind; 6] = [
     Kind::InvalidRequest,
     Kind::RequestTimeout,
@@ -68,6 +71,14 @@ impl IntoResponses for OnWrite {
             Kind::PreconditionFailed,
             Kind::UnsupportedMediaType,
         ]));
+        responses
+    }
+}
+
+impl IntoResponses for OnChange {
+    fn responses() -> Responses {
+        let mut responses = OnOne::responses();
+        responses.extend(declare(&[Kind::Conflict, Kind::UnsupportedMediaType]));
         responses
     }
 }

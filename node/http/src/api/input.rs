@@ -91,6 +91,17 @@ pub(super) struct Only {
     if_match: String,
 }
 
+/// How fresh a read must be.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "describes what `Parameters` reads")]
+pub(super) struct Consistency {
+    /// `stale`: any copy may answer, even one that is behind or cannot be sure. Otherwise the owner answers, and only
+    /// while nobody else can be the owner.
+    #[param(required = false, pattern = "^(linearizable|stale)$")]
+    consistency: String,
+}
+
 /// How to page.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -192,6 +203,20 @@ impl Parameters {
                 let detail = format!("`{name}` must be true or false");
                 Err(Problem::invalid(format!("query:{name}"), "type", detail))
             },
+        }
+    }
+
+    /// Whether a read may be answered by any copy; the only parameter there is.
+    pub(super) fn may_be_stale(&self) -> Result<bool, Problem> {
+        self.only(&["consistency"], &[])?;
+        match self.one("consistency") {
+            None | Some("linearizable") => Ok(false),
+            Some("stale") => Ok(true),
+            Some(_) => Err(Problem::invalid(
+                "query:consistency",
+                "unknown",
+                "a consistency is `linearizable` or `stale`",
+            )),
         }
     }
 

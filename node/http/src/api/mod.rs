@@ -23,6 +23,7 @@ use crate::{
 
 mod body;
 mod clients;
+mod cluster;
 mod devices;
 mod docs;
 mod events;
@@ -58,6 +59,7 @@ struct Context {
         (name = "devices", description = "The registry and who is there"),
         (name = "shadows", description = "What devices are and should be"),
         (name = "clients", description = "MQTT sessions"),
+        (name = "cluster", description = "Nodes and shards"),
         (name = "operation", description = "For those who keep the node running")
     )
 )]
@@ -113,7 +115,21 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(quarantine::list))
         .routes(routes!(quarantine::release))
         .routes(routes!(events::stream))
+        .merge(of_the_cluster())
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
+}
+
+fn of_the_cluster() -> OpenApiRouter<Context> {
+    OpenApiRouter::new()
+        .routes(routes!(cluster::get))
+        .routes(routes!(cluster::nodes))
+        .routes(routes!(cluster::drain))
+        .routes(routes!(cluster::undrain))
+        .routes(routes!(cluster::remove))
+        .routes(routes!(cluster::shards))
+        .routes(routes!(cluster::transfer))
+        .routes(routes!(cluster::create_token))
+        .routes(routes!(cluster::backup))
 }

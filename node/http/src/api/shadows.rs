@@ -15,7 +15,9 @@ use umbel_core::ids::{DeviceId, ShadowName};
 use super::{
     Context, body,
     docs::{OnDevice, OnWrite},
-    input::{CLASSIC, DevicePath, Only, Paging, Parameters, Segments, ShadowPath, Unless},
+    input::{
+        CLASSIC, Consistency, DevicePath, Only, Paging, Parameters, Segments, ShadowPath, Unless,
+    },
 };
 use crate::{
     cursor,
@@ -114,6 +116,7 @@ pub(super) async fn list(
     tag = "shadows",
     params(
         ShadowPath,
+        Consistency,
         Unless
     ),
     responses(
@@ -126,10 +129,13 @@ pub(super) async fn list(
 pub(super) async fn get(
     State(context): State<Context>,
     Segments(path): Segments<ShadowPath>,
+    parameters: Parameters,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    let any_copy = parameters.may_be_stale()?;
     let conditions = Preconditions::read(&headers)?;
-    let accepted = read(&context, &path).await?.ok_or_else(|| unknown(&path))?;
+    let accepted = read_from(&context, &path, any_copy).await?;
+    let accepted = accepted.ok_or_else(|| unknown(&path))?;
     let tag = (header::ETAG, etag::of(accepted.version));
     if conditions
         .if_none_match
@@ -271,6 +277,7 @@ pub(super) async fn delete(
         ShadowVerb::Delete,
         Bytes::new(),
         if_version,
+        false,
     )
     .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
@@ -299,7 +306,15 @@ fn replacement(current: Option<Accepted>, wanted: &Map<String, Value>) -> Map<St
 }
 
 async fn read(context: &Context, path: &ShadowPath) -> Result<Option<Accepted>, Problem> {
-    match ask(context, path, ShadowVerb::Get, Bytes::new(), None).await {
+    read_from(context, path, false).await
+}
+
+async fn read_from(
+    context: &Context,
+    path: &ShadowPath,
+    any_copy: bool,
+) -> Result<Option<Accepted>, Problem> {
+    match ask(context, path, ShadowVerb::Get, Bytes::new(), None, any_copy).await {
         Ok(accepted) => Ok(Some(accepted)),
         Err(problem) if problem.kind == Kind::NotFound => Ok(None),
         Err(problem) => Err(problem),
@@ -317,7 +332,15 @@ async fn write(
         members.insert("version".to_owned(), version.into());
     }
     let payload = Bytes::from(request.to_string());
-    ask(context, path, ShadowVerb::Update, payload, if_version).await
+    ask(
+        context,
+        path,
+        ShadowVerb::Update,
+        payload,
+        if_version,
+        false,
+    )
+    .await
 }
 
 async fn ask<T: DeserializeOwned>(
@@ -326,12 +349,14 @@ async fn ask<T: DeserializeOwned>(
     verb: ShadowVerb,
     payload: Bytes,
     if_version: Option<u64>,
+    may_be_stale: bool,
 ) -> Result<T, Problem> {
     let request = ShadowRequest {
         name: path.shadow(),
         verb,
         payload,
         if_version,
+        may_be_stale,
     };
     match context.backend.shadow(&path.id, request).await? {
         ShadowReply::Accepted(body) => serde_json::from_slice(&body).map_err(|error| {

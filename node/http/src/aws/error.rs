@@ -150,6 +150,7 @@ impl From<Refusal> for AwsError {
         let exception = match &refusal {
             Refusal::Overloaded
             | Refusal::NotOwner
+            | Refusal::NoQuorum
             | Refusal::StorageFull
             | Refusal::Quarantined
             | Refusal::Stopping => Exception::ServiceUnavailable,
@@ -185,6 +186,7 @@ impl From<Problem> for AwsError {
             Kind::Internal => Exception::InternalFailure,
             Kind::Overloaded
             | Kind::NotOwner
+            | Kind::NoQuorum
             | Kind::StorageFull
             | Kind::Quarantined
             | Kind::Stopping => Exception::ServiceUnavailable,

@@ -131,6 +131,7 @@ async fn ask(
         verb,
         payload,
         if_version: None,
+        may_be_stale: false,
     };
     match plane.backend.shadow(thing, request).await? {
         ShadowReply::Accepted(document) => {

@@ -7,6 +7,7 @@
 )]
 
 mod api_clients;
+mod api_cluster;
 mod api_devices;
 mod api_events;
 mod api_shadows;

@@ -22,12 +22,15 @@ use umbel_core::{
 };
 use umbel_http::{
     model::{Change, Client, Device, Event, Quarantined, Session, State},
+    operator::Operator,
     port::{
         Backend, BoxFuture, Check, DeviceQuery, Direct, EventStream, Feed, Kick, Page, Refusal,
         RetainedSummary, ShadowReply, ShadowRequest, ShadowVerb, Subscription,
     },
     time::Moment,
 };
+
+use crate::api_cluster::Paper;
 
 pub const NOW: Timestamp = Timestamp::from_millis(1_795_194_873_042);
 /// Events the ring keeps.
@@ -58,6 +61,7 @@ pub struct Memory {
     pub is_stuck: AtomicBool,
     pub unstick: Notify,
     pub panics: AtomicBool,
+    pub paper: Paper,
 }
 
 impl Memory {
@@ -68,6 +72,7 @@ impl Memory {
             is_stuck: AtomicBool::new(false),
             unstick: Notify::new(),
             panics: AtomicBool::new(false),
+            paper: Paper::default(),
         })
     }
 
@@ -477,6 +482,10 @@ impl Backend for Memory {
                 summary.topic.clone()
             }))
         })
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        &self.paper
     }
 
     fn checks(&self) -> Vec<Check> {

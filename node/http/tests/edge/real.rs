@@ -84,6 +84,7 @@ impl World {
         let instruments = Instruments {
             checks: Box::new(check),
             metrics: Box::new(|| "# none\n".to_owned()),
+            operator: Arc::new(umbel_http::operator::Alone),
         };
         let backend: Arc<dyn Backend> =
             Arc::new(Api::new(fleet, Arc::clone(&broker), clock, instruments));

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use umbel_actors::ports::EvictReason;
 use umbel_core::{
@@ -22,7 +23,7 @@ use super::{
 const PAGE_MAX: usize = 1_000;
 
 /// A client's session, as operators see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ClientView {
     /// Whose.
     pub client: ClientId,
@@ -39,7 +40,7 @@ pub struct ClientView {
 }
 
 /// A connection, as operators see it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConnectionView {
     /// Which of the client's connections.
     pub epoch: SessionEpoch,
@@ -62,7 +63,7 @@ pub struct ConnectionView {
 }
 
 /// A subscription, as operators see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubscriptionView {
     /// The filter's text.
     pub filter: String,
@@ -75,7 +76,7 @@ pub struct SubscriptionView {
 }
 
 /// How a client is thrown out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kick {
     /// Its session ends too.
     pub clean_session: bool,

@@ -1,0 +1,66 @@
+//! What a node tells about itself when an operator asks. The types are the wire between nodes: new variants and fields go
+//! to the end, and a change of shape is a new variant.
+
+use serde::{Deserialize, Serialize};
+use umbel_cluster::{Role, ShardStatus};
+use umbel_core::{
+    ids::{NodeId, ShardId, Term},
+    time::Timestamp,
+};
+
+/// A node in its own words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Its release.
+    pub(crate) version: String,
+    /// When its process was started.
+    pub(crate) started_at: Timestamp,
+    /// Clients connected to it.
+    pub(crate) connections: u64,
+    /// Its copies of shards, the meta group among them.
+    pub(crate) copies: Vec<CopyReport>,
+}
+
+/// A copy of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CopyReport {
+    /// Of which shard.
+    pub(crate) shard: ShardId,
+    /// The word for what the node is in the shard's group.
+    pub(crate) role: String,
+    /// The term in which the node owns the shard and serves.
+    pub(crate) term: Option<Term>,
+    /// Last entry applied.
+    pub(crate) applied: u64,
+    /// Last entry in the log.
+    pub(crate) last_log: Option<u64>,
+    /// Why it serves nothing, if so.
+    pub(crate) damage: Option<String>,
+    /// Who votes and who only listens, as this copy knows it.
+    pub(crate) members: Option<(Vec<NodeId>, Vec<NodeId>)>,
+}
+
+impl CopyReport {
+    /// From what the shards of this node say.
+    pub(crate) fn new(status: ShardStatus, members: Option<(Vec<NodeId>, Vec<NodeId>)>) -> Self {
+        Self {
+            shard: status.shard,
+            role: status.role.as_str().to_owned(),
+            term: status.term,
+            applied: status.applied,
+            last_log: status.last_log,
+            damage: status.quarantined,
+            members,
+        }
+    }
+
+    /// Whether it takes part in its group.
+    pub(super) fn is_running(&self) -> bool {
+        self.damage.is_none() && self.role != Role::Stopped.as_str()
+    }
+
+    /// Whether it says that it owns the shard, serving or not yet.
+    pub(super) fn is_leader(&self) -> bool {
+        self.role == Role::Owner.as_str()
+    }
+}
