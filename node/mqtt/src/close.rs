@@ -62,7 +62,8 @@ impl Close {
             CloseCause::Administrative => DisconnectReason::ApiInitiated {
                 prevent_will: false,
             },
-            CloseCause::ServerShutdown => DisconnectReason::ServerInitiated,
+            CloseCause::Refused => DisconnectReason::ApiInitiated { prevent_will: true },
+            CloseCause::ServerShutdown | CloseCause::Moved => DisconnectReason::ServerInitiated,
             CloseCause::ServerBusy | CloseCause::ServerError => DisconnectReason::ServerError,
         }
     }
@@ -122,6 +123,10 @@ causes! {
     TakenOver = "taken_over",
     /// An operator asked for it.
     Administrative = "administrative",
+    /// The connection was opened and could not be served: its client was never told that it was accepted.
+    Refused = "refused",
+    /// The node sends its clients to others.
+    Moved = "moved",
     /// The node stops.
     ServerShutdown = "server_shutdown",
     /// The node cannot serve this connection now.

@@ -38,6 +38,11 @@ pub trait SessionDriver: Send + Unpin + Sized + 'static {
     /// False while so much of this client is unfinished that reading on would only fill memory.
     fn wants_input(&self) -> bool;
 
+    /// Where a client that is sent away should go.
+    fn server_reference(&self) -> Option<String> {
+        None
+    }
+
     /// The connection is over. Resolves when its end is on record.
     fn close(self, close: Close) -> BoxFuture<'static, ()>;
 }

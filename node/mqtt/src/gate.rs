@@ -103,6 +103,10 @@ impl SessionDriver for Session {
         Self::wants_input(self)
     }
 
+    fn server_reference(&self) -> Option<String> {
+        Self::server_reference(self)
+    }
+
     fn close(self, close: Close) -> BoxFuture<'static, ()> {
         Box::pin(Self::close(self, close))
     }

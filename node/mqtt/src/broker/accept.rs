@@ -3,19 +3,16 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use umbel_core::{
-    ids::DeviceId,
+    ids::{DeviceId, SessionEpoch},
     message::Message,
     shadow::{Origin, Request},
     topic::aws::{self, AwsTopic},
 };
-use umbel_storage::{Table, Write};
-
 use super::{
     Broker,
     durable::Patience,
     fleet::FleetError,
     mailbox::{Inbound, Mailbox},
-    rows,
     ticket::{Outcome, Pending, Settler, start},
 };
 
@@ -50,8 +47,8 @@ impl Broker {
     pub(crate) fn remember_identifier(
         self: &Arc<Self>,
         mailbox: &Arc<Mailbox>,
+        epoch: SessionEpoch,
         id: NonZeroU16,
-        durable: bool,
         effect: Pending,
         settler: Settler,
     ) {
@@ -59,66 +56,33 @@ impl Broker {
         let mailbox = Arc::clone(mailbox);
         drop(start(Box::pin(async move {
             let mut outcome = effect.outcome().await;
-            if outcome.is_done()
-                && durable
-                && let Some(remembered) = broker.write_identifier(&mailbox, id)
-            {
-                let remembered = remembered.outcome().await;
+            if outcome.is_done() && mailbox.is_window() {
+                let remembered = broker.ask_remember(&mailbox, epoch, id).await;
                 if !remembered.is_done() {
                     outcome = remembered;
                 }
             }
+            // first: whoever took the session over holds a ticket, and this entry stands for the ticket
+            settler.settle(outcome);
             let mut state = mailbox.lock();
-            if outcome.is_done() {
-                if let Some(entry) = state.inbound.get_mut(&id) {
-                    *entry = Inbound::Received;
-                }
-            } else {
-                state.inbound.remove(&id);
-            }
+            drop(state.inbound(id));
             state.tidy();
             drop(state);
-            settler.settle(outcome);
             outcome
         })));
     }
 
-    /// Not if the session is over, and under its lock: the row would come behind the deletions of the session's end, and
-    /// after a restart a message of the client's next session would be taken for one that came before.
-    fn write_identifier(&self, mailbox: &Mailbox, id: NonZeroU16) -> Option<Pending> {
-        let state = mailbox.lock();
-        if state.ended {
-            return None;
+    /// The home of a window of this node learns what is under way, for the next connection of the client.
+    pub(crate) fn receiving(&self, mailbox: &Mailbox, id: NonZeroU16, effect: &Pending) {
+        let home = mailbox
+            .lock()
+            .link
+            .as_ref()
+            .and_then(|link| link.here().cloned());
+        if let Some(home) = home {
+            let entry = Inbound::Committing(effect.clone());
+            home.lock().inbound.insert(id, entry);
         }
-        let row = Write::put(
-            Table::Inbound,
-            rows::inbound_key(mailbox.client(), id),
-            rows::encode_inbound(),
-        );
-        let written = self.write(mailbox.shard(), vec![row]);
-        drop(state);
-        Some(written)
-    }
-
-    /// PUBREL came: the identifier is free once its row is gone.
-    pub(crate) fn free_identifier(&self, mailbox: &Arc<Mailbox>, id: NonZeroU16) -> Pending {
-        let row = Write::delete(Table::Inbound, rows::inbound_key(mailbox.client(), id));
-        let mailbox = Arc::clone(mailbox);
-        self.write(mailbox.shard(), vec![row]).then(move |outcome| {
-            if outcome.is_done() {
-                let mut state = mailbox.lock();
-                state.inbound.remove(&id);
-                state.tidy();
-            }
-            outcome
-        })
-    }
-
-    /// PUBREC came: the row says that only PUBREL is left.
-    pub(crate) fn mark_released(&self, mailbox: &Mailbox, sequence: u64) -> Pending {
-        let key = rows::queue_key(mailbox.client(), sequence);
-        let row = Write::put(Table::Queue, key, rows::encode_released());
-        self.write(mailbox.shard(), vec![row])
     }
 }
 

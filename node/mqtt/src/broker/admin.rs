@@ -116,18 +116,31 @@ pub enum PublishRefused {
 impl Broker {
     /// Sessions after a client id, in the order of their ids.
     pub fn clients(&self, after: Option<&ClientId>, limit: usize) -> Vec<ClientView> {
-        let page = self.sessions.page(after, limit.min(PAGE_MAX));
-        page.iter().map(|mailbox| view(mailbox)).collect()
+        // of two parts of one session the connected one is shown, with what its home knows
+        let limit = limit.min(PAGE_MAX);
+        let mut page = self.sessions.page(after, limit);
+        page.append(&mut self.homes.page(after, limit));
+        page.sort_by(|one, other| one.client().cmp(other.client()));
+        page.dedup_by(|other, one| other.client() == one.client());
+        page.truncate(limit);
+        page.iter().map(|mailbox| self.view(mailbox)).collect()
     }
 
     /// One client's session.
     pub fn client(&self, client: &ClientId) -> Option<ClientView> {
-        self.sessions.get(client).map(|mailbox| view(&mailbox))
+        let mailbox = self
+            .sessions
+            .get(client)
+            .or_else(|| self.homes.get(client))?;
+        Some(self.view(&mailbox))
     }
 
     /// One client's subscriptions, in the order of their filters.
     pub fn subscriptions(&self, client: &ClientId) -> Option<Vec<SubscriptionView>> {
-        let mailbox = self.sessions.get(client)?;
+        let mailbox = self
+            .homes
+            .get(client)
+            .or_else(|| self.sessions.get(client))?;
         let state = mailbox.lock();
         let views = state
             .subscriptions
@@ -146,7 +159,7 @@ impl Broker {
         let Some(mailbox) = self.sessions.get(client) else {
             return false;
         };
-        let eviction = Eviction {
+        let eviction = Eviction::Asked {
             reason: EvictReason::Administrative,
             prevent_will: kick.prevent_will,
             end_session: kick.clean_session,
@@ -200,15 +213,20 @@ impl Broker {
             retained_bytes,
             ..Totals::default()
         };
+        // a window repeats what its home has in flight
         self.sessions.for_each(|mailbox| {
-            let (inflight, queued) = mailbox.lock().backlog();
+            totals.connected += 1;
+            if !mailbox.is_window() {
+                let (inflight, queued) = mailbox.lock().backlog();
+                totals.inflight += inflight;
+                totals.queued += queued;
+            }
+        });
+        self.homes.for_each(|home| {
+            let (inflight, queued) = home.lock().backlog();
             totals.inflight += inflight;
             totals.queued += queued;
-            if mailbox.is_connected() {
-                totals.connected += 1;
-            } else {
-                totals.offline += 1;
-            }
+            totals.offline += usize::from(!home.is_connected());
         });
         totals
     }
@@ -217,29 +235,36 @@ impl Broker {
     pub fn record_metrics(&self) {
         metrics::record(&self.totals());
     }
-}
 
-fn view(mailbox: &Mailbox) -> ClientView {
-    let state = mailbox.lock();
-    let (inflight, queued) = state.backlog();
-    let epoch = mailbox.epoch();
-    let connection = state.connection.as_ref().map(|connection| ConnectionView {
-        epoch,
-        protocol: connection.protocol,
-        clean_start: connection.clean_start,
-        expiry_seconds: connection.expiry_seconds,
-        keep_alive_seconds: connection.keep_alive_seconds,
-        address: connection.address,
-        listener: connection.listener.to_string(),
-        principal: connection.principal.to_string(),
-        since: connection.since,
-    });
-    ClientView {
-        client: mailbox.client().clone(),
-        connection,
-        is_persistent: state.durable,
-        subscriptions: state.subscriptions.len(),
-        inflight,
-        queued,
+    fn view(&self, mailbox: &Mailbox) -> ClientView {
+        let home = (!mailbox.is_home())
+            .then(|| self.homes.get(mailbox.client()))
+            .flatten();
+        let lasting = home.as_deref().unwrap_or(mailbox);
+        let (subscriptions, (inflight, queued)) = {
+            let state = lasting.lock();
+            (state.subscriptions.len(), state.backlog())
+        };
+        let state = mailbox.lock();
+        let epoch = mailbox.epoch();
+        let connection = state.connection.as_ref().map(|connection| ConnectionView {
+            epoch,
+            protocol: connection.protocol,
+            clean_start: connection.clean_start,
+            expiry_seconds: connection.expiry_seconds,
+            keep_alive_seconds: connection.keep_alive_seconds,
+            address: connection.address,
+            listener: connection.listener.to_string(),
+            principal: connection.principal.to_string(),
+            since: connection.since,
+        });
+        ClientView {
+            client: mailbox.client().clone(),
+            connection,
+            is_persistent: mailbox.is_home() || mailbox.is_window(),
+            subscriptions,
+            inflight,
+            queued,
+        }
     }
 }

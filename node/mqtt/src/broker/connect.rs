@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rand::Rng;
+use umbel_actors::ports::BoxFuture;
 use umbel_core::{
     device::{self, Kind, events},
     ids::{ClientId, SessionEpoch, ShardId},
@@ -15,20 +16,18 @@ use super::{
     Broker,
     durable::Patience,
     fleet::{End, FleetError, Opened},
-    mailbox::{Connection, Mailbox},
+    mailbox::{Connection, Mailbox, Role},
     metrics::{self, Drop},
+    window::{Link, NoHome},
 };
 use crate::{
     authenticate::Identity,
+    close::{Close, CloseCause},
     packet::{ConnAck, Connect, Will},
     peer::Peer,
     reason::{ProtocolVersion, ReasonCode},
     session::{Parts, Session},
 };
-
-/// Bits of a sequence number below the epoch of its session. Sequence numbers of two sessions of one client differ, so a
-/// deletion on its way from the older one never hits a row of the newer one.
-const SEQUENCE_BITS: u32 = 22;
 
 /// Characters of an assigned client id behind its prefix.
 const ASSIGNED_CHARACTERS: usize = 20;
@@ -120,7 +119,6 @@ impl Broker {
             .connect(client.clone(), request)
             .await
             .map_err(reason_of)?;
-        let durable = terms.expiry > 0 || opened.session_present;
         let connection = Connection {
             kind: identity.kind,
             protocol: connect.version.level(),
@@ -132,27 +130,40 @@ impl Broker {
             principal: Arc::from(identity.principal.as_str()),
             since: self.now(),
         };
+        let window = connect
+            .receive_maximum
+            .get()
+            .min(self.config.inflight_max.max(1));
+        let link = (terms.expiry > 0 || opened.session_present)
+            .then(|| Link::new(self.nodes.me(), !opened.session_present, window));
+        let is_durable = link.is_some();
         // a newer connection was quicker: the client may try again, the fleet knows already
         let mailbox = self
-            .take_over(&client, &opened, durable, connection)
+            .take_over(&client, &opened, link, connection)
             .ok_or(ReasonCode::ServerBusy)?;
         let answer = self.answer(&connect, &client, &terms, opened.session_present);
         let session = Session::new(Parts {
             broker: Arc::clone(&self),
-            mailbox,
+            mailbox: Arc::clone(&mailbox),
             epoch: opened.epoch,
             policy: identity.policy,
             pulse: opened.pulse,
             version: connect.version,
-            window: connect
-                .receive_maximum
-                .get()
-                .min(self.config.inflight_max.max(1)),
+            window,
             alias_max: connect
                 .topic_alias_maximum
                 .min(self.config.topic_alias_out_max),
             expiry: terms.expiry,
         });
+        if is_durable && let Err(why) = self.attach_first(&mailbox, opened.epoch).await {
+            // nobody was told that this connection was accepted: it leaves no will
+            session.close(Close::silent(CloseCause::Refused)).await;
+            return Err(match why {
+                NoHome::Unavailable => ReasonCode::ServerUnavailable,
+                NoHome::Stale => ReasonCode::ServerBusy,
+                NoHome::Full => ReasonCode::QuotaExceeded,
+            });
+        }
         Ok((session, answer))
     }
 
@@ -173,9 +184,7 @@ impl Broker {
             self.check_will(will, identity)?;
         }
         match self.sessions.get(&identity.client) {
-            None if self.sessions.len() >= self.config.sessions_max => {
-                Err(ReasonCode::QuotaExceeded)
-            },
+            None if self.is_full_for(&identity.client) => Err(ReasonCode::QuotaExceeded),
             Some(known)
                 if known.is_connected()
                     && !self.take_overs.admit(&identity.client, self.clock.tick()) =>
@@ -185,6 +194,13 @@ impl Broker {
             },
             None | Some(_) => Ok(()),
         }
+    }
+
+    /// Connections of this node, and sessions that wait here for theirs, are bounded. Who has a session here is not new.
+    fn is_full_for(&self, client: &ClientId) -> bool {
+        let most = self.config.sessions_max;
+        self.sessions.len() >= most
+            || self.homes.len() >= most && self.homes.get(client).is_none()
     }
 
     /// A will is a publish that happens later: what may not be published now may not be left behind (T10).
@@ -268,17 +284,21 @@ impl Broker {
         }
     }
 
-    /// Makes the connection the one that speaks for the client's session; `None` if a newer one does already.
+    /// Makes the connection the one that speaks for the client on this node; `None` if a newer one does already. A session
+    /// with a `link` has its home elsewhere, or in the other table.
     fn take_over(
         self: &Arc<Self>,
         client: &ClientId,
         opened: &Opened,
-        durable: bool,
+        link: Option<Box<Link>>,
         connection: Connection,
     ) -> Option<Arc<Mailbox>> {
         let epoch = opened.epoch;
+        if !opened.session_present {
+            // the fleet has ended it, and says so; if that comes late, nothing of it is met here
+            self.end_home(client, SessionEpoch(epoch.0.saturating_sub(1)));
+        }
         let mut place = self.sessions.lock(client);
-        let mut first = first_sequence(epoch);
         if let Some(known) = place.get(client) {
             let mut state = known.lock();
             if known.epoch() > epoch {
@@ -287,19 +307,30 @@ impl Broker {
             if state.connection.is_some() {
                 metrics::taken_over();
             }
-            if opened.session_present && !state.ended {
-                known.attach(&mut state, epoch, durable, Box::new(connection));
+            let goes_on = opened.session_present && known.is_window() && link.is_some();
+            if goes_on && !state.ended {
+                // its QoS 2 messages that are under way are the new connection's
+                known.attach(&mut state, epoch, Box::new(connection));
+                state.link = link;
                 drop(state);
                 return Some(Arc::clone(known));
             }
-            first = first.max(state.next_sequence());
             drop(state);
             let known = Arc::clone(known);
             self.dispose(&known, Some(epoch));
         }
         let shard = ShardId::of(client.as_str(), self.ledger.shards());
-        let mailbox = Arc::new(Mailbox::new(client.clone(), shard, epoch, first));
-        mailbox.attach(&mut mailbox.lock(), epoch, durable, Box::new(connection));
+        let role = if link.is_some() {
+            Role::Window
+        } else {
+            Role::Clean
+        };
+        let mailbox = Arc::new(Mailbox::connected(client.clone(), shard, role, epoch));
+        {
+            let mut state = mailbox.lock();
+            mailbox.attach(&mut state, epoch, Box::new(connection));
+            state.link = link;
+        }
         place.insert(Arc::clone(&mailbox));
         Some(mailbox)
     }
@@ -331,20 +362,21 @@ impl Broker {
     }
 
     /// The connection of this epoch is gone. False if another speaks for the client by now: nobody need be told.
-    pub(crate) fn disconnect(&self, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
+    pub(crate) fn disconnect(self: &Arc<Self>, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
         let mut place = self.sessions.lock(mailbox.client());
-        let Some(lost) = mailbox.detach(epoch) else {
+        let Some(mut left) = mailbox.detach(epoch) else {
             return false;
         };
-        metrics::dropped(Drop::ConnectionEnded, lost);
-        let durable = mailbox.lock().durable;
+        metrics::dropped(Drop::ConnectionEnded, left.lost);
         let is_mine = place
             .get(mailbox.client())
             .is_some_and(|known| Arc::ptr_eq(known, mailbox));
-        if !durable && is_mine {
+        if is_mine {
             place.remove(mailbox.client());
-            self.dispose(mailbox, None);
         }
+        self.dispose(mailbox, None);
+        drop(place);
+        self.close_link(mailbox, epoch, &mut left);
         true
     }
 
@@ -354,20 +386,28 @@ impl Broker {
         client: ClientId,
         epoch: SessionEpoch,
         end: End,
-    ) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let told = self
-            .fleet
-            .get()
-            .map(|fleet| fleet.disconnect(client, epoch, end));
-        async move {
-            if let Some(told) = told {
-                told.await;
-            }
+    ) -> BoxFuture<'static, ()> {
+        match self.fleet.get() {
+            Some(fleet) => fleet.disconnect(client, epoch, end),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
+    /// Tells the fleet that a connection was sent away and its client will come back.
+    pub(crate) fn fleet_moved(
+        &self,
+        client: ClientId,
+        epoch: SessionEpoch,
+    ) -> BoxFuture<'static, ()> {
+        match self.fleet.get() {
+            Some(fleet) => fleet.moved(client, epoch),
+            None => Box::pin(std::future::ready(())),
         }
     }
 
     /// The session of this epoch, or an older one, is over.
-    pub(crate) fn end(&self, client: &ClientId, epoch: SessionEpoch) {
+    pub(crate) fn end(self: &Arc<Self>, client: &ClientId, epoch: SessionEpoch) {
+        self.end_home(client, epoch);
         let mut place = self.sessions.lock(client);
         if place
             .get(client)
@@ -378,20 +418,35 @@ impl Broker {
         }
     }
 
-    /// Forgets a session. The caller holds its place in the table, so nothing of a newer session is hit.
-    fn dispose(&self, mailbox: &Arc<Mailbox>, superseded_by: Option<SessionEpoch>) {
-        let durable = mailbox.lock().durable;
+    /// See [`Self::end`]: the lasting part of it, if that is here.
+    pub(crate) fn end_home(self: &Arc<Self>, client: &ClientId, epoch: SessionEpoch) {
+        if self.homes.get(client).is_none() {
+            return; // most clients have none
+        }
+        let mut place = self.homes.lock(client);
+        if place
+            .get(client)
+            .is_some_and(|home| home.epoch() <= epoch)
+            && let Some(home) = place.remove(client)
+        {
+            self.dispose(&home, None);
+        }
+    }
+
+    /// Forgets a part of a session. The caller holds its place in the table, so nothing of a newer session is hit.
+    pub(crate) fn dispose(
+        self: &Arc<Self>,
+        mailbox: &Arc<Mailbox>,
+        superseded_by: Option<SessionEpoch>,
+    ) {
+        let next = mailbox.lock().next_sequence();
         let subscriptions = mailbox.end(superseded_by);
-        self.router.remove_all(&subscriptions, mailbox.client());
-        if durable {
+        self.leave_all(&subscriptions, mailbox);
+        if mailbox.is_home() {
+            self.homes.raise_floor(mailbox.shard(), next);
             self.purge(mailbox);
         }
     }
-}
-
-/// Where the sequence numbers of a session begin that was opened by this connection.
-const fn first_sequence(epoch: SessionEpoch) -> u64 {
-    (epoch.0 & (u64::MAX >> SEQUENCE_BITS)) << SEQUENCE_BITS
 }
 
 const fn reason_of(error: FleetError) -> ReasonCode {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use umbel_core::ids::ShardId;
+use umbel_core::ids::{ShardId, Term};
 use umbel_storage::{Receipt, Refusal, Table, Write};
 
 use super::{
@@ -41,6 +41,7 @@ struct Row {
 #[derive(Debug)]
 struct Group {
     shard: ShardId,
+    term: Term,
     bytes: usize,
     writes: Vec<Write>,
     rows: Vec<Row>,
@@ -73,7 +74,7 @@ impl Batch {
         (sequence, cost): (u64, usize),
         row: Vec<u8>,
     ) {
-        let shard = mailbox.shard();
+        let (shard, term) = (mailbox.shard(), mailbox.term());
         let bytes = row.len();
         let write = Write::put(
             Table::Queue,
@@ -85,7 +86,7 @@ impl Batch {
             sequence,
             cost,
         };
-        let known = self.groups.iter().position(|group| group.shard == shard);
+        let known = self.groups.iter().position(|group| (group.shard, group.term) == (shard, term));
         let is_full = |index: &usize| {
             self.groups
                 .get(*index)
@@ -102,6 +103,7 @@ impl Batch {
         }
         self.groups.push(Group {
             shard,
+            term,
             bytes,
             writes: vec![write],
             rows: vec![row],
@@ -119,12 +121,13 @@ impl Batch {
     fn propose(&mut self, broker: &Arc<Broker>, group: Group) {
         let Group {
             shard,
+            term,
             writes,
             rows,
             ..
         } = group;
         let again = (self.patience == Patience::WhileBusy).then(|| writes.clone());
-        let receipt = broker.propose(shard, writes);
+        let receipt = broker.propose(shard, term, writes);
         let broker = Arc::clone(broker);
         let committed = start(Box::pin(async move {
             let mut outcome = receipt.await;
@@ -132,7 +135,7 @@ impl Batch {
                 let mut tries = Patience::tries();
                 while outcome == Err(Refusal::Busy) && tries.next().is_some() {
                     Patience::pause().await;
-                    outcome = broker.propose(shard, writes.clone()).await;
+                    outcome = broker.propose(shard, term, writes.clone()).await;
                 }
             }
             let outcome = Outcome::from(outcome);
@@ -168,21 +171,32 @@ impl Patience {
 }
 
 impl Broker {
-    /// Proposes writes to a shard of this node.
-    pub(crate) fn propose(&self, shard: ShardId, writes: Vec<Write>) -> Receipt {
-        match self.ledger.term(shard) {
+    /// Proposes writes to a shard of this node, in the term in which it took the homes of the shard up. A home of a term
+    /// that is over writes no more, also if the shard came back meanwhile: the next homes do not know its rows.
+    pub(crate) fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {
+        let term = if self.homes.is_following() {
+            Some(term)
+        } else {
+            self.ledger.term(shard)
+        };
+        match term {
             Some(term) => self.ledger.propose(shard, term, writes),
             None => Receipt::ready(Err(Refusal::NotOwner)),
         }
     }
 
-    /// Proposes writes to a shard of this node; done when they are committed.
-    pub(crate) fn write(&self, shard: ShardId, writes: Vec<Write>) -> Pending {
-        let receipt = self.propose(shard, writes);
+    /// Proposes writes of a home.
+    fn propose_for(&self, home: &Mailbox, writes: Vec<Write>) -> Receipt {
+        self.propose(home.shard(), home.term(), writes)
+    }
+
+    /// Proposes writes of a home; done when they are committed.
+    pub(crate) fn write(&self, home: &Mailbox, writes: Vec<Write>) -> Pending {
+        let receipt = self.propose_for(home, writes);
         start(Box::pin(async move { Outcome::from(receipt.await) }))
     }
 
-    fn settle(&self, rows: Vec<Row>, outcome: Outcome) {
+    fn settle(self: &Arc<Self>, rows: Vec<Row>, outcome: Outcome) {
         if !outcome.is_done() {
             metrics::dropped(Drop::NotStored, rows.len());
         }
@@ -190,10 +204,12 @@ impl Broker {
             let is_known = row
                 .mailbox
                 .settle(row.sequence, row.cost, outcome.is_done());
-            if !is_known && outcome.is_done() {
+            if is_known {
+                self.feed(&row.mailbox);
+            } else if outcome.is_done() {
                 // the session ended between the offer and the commit: its rows were deleted before this one came
                 let key = rows::queue_key(row.mailbox.client(), row.sequence);
-                drop(self.propose(row.mailbox.shard(), vec![Write::delete(Table::Queue, key)]));
+                drop(self.propose_for(&row.mailbox, vec![Write::delete(Table::Queue, key)]));
             }
         }
     }
@@ -204,7 +220,7 @@ impl Broker {
         let prefix = rows::prefix(mailbox.client());
         let writes = [Table::Subscription, Table::Queue, Table::Inbound]
             .map(|table| Write::delete_prefix(table, prefix.clone()));
-        drop(self.propose(mailbox.shard(), writes.into()));
+        drop(self.propose_for(mailbox, writes.into()));
     }
 }
 
@@ -246,9 +262,10 @@ impl Broker {
     /// Deletes the acknowledged rows that wait.
     pub(crate) async fn delete_now(self: &Arc<Self>) {
         let mut waiting = mem::take(&mut *self.deletions.waiting.lock());
-        waiting.sort_by_key(|(mailbox, _)| mailbox.shard());
+        let home = |mailbox: &Mailbox| (mailbox.shard(), mailbox.term());
+        waiting.sort_by_key(|(mailbox, _)| home(mailbox));
         let mut proposals = Vec::new();
-        let by_shard = waiting.chunk_by(|one, other| one.0.shard() == other.0.shard());
+        let by_shard = waiting.chunk_by(|one, other| home(&one.0) == home(&other.0));
         for rows in by_shard.flat_map(|rows| rows.chunks(DELETIONS_MAX)) {
             let Some((mailbox, _)) = rows.first() else {
                 continue;
@@ -256,7 +273,7 @@ impl Broker {
             let writes = rows.iter().map(|(mailbox, sequence)| {
                 Write::delete(Table::Queue, rows::queue_key(mailbox.client(), *sequence))
             });
-            proposals.push((rows, self.propose(mailbox.shard(), writes.collect())));
+            proposals.push((rows, self.propose_for(mailbox, writes.collect())));
         }
         let mut refused = Vec::new();
         for (rows, receipt) in proposals {

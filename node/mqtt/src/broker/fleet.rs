@@ -44,6 +44,17 @@ pub struct End {
     pub with_will: bool,
 }
 
+/// What the fleet's record says of a client's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// There is one.
+    Session,
+    /// There is none.
+    NoSession,
+    /// That cannot be known now, or not here.
+    Unclear,
+}
+
 /// The verbs of the fleet that the broker uses.
 pub trait FleetPort: Send + Sync + 'static {
     /// Opens a session. When it answers, the epoch is committed, and if no session is present, the rows of an older one
@@ -57,6 +68,29 @@ pub trait FleetPort: Send + Sync + 'static {
     /// A connection ended. An epoch that is over changes nothing.
     fn disconnect(&self, client: ClientId, epoch: SessionEpoch, end: End)
     -> BoxFuture<'static, ()>;
+
+    /// This node sends a connection away and its client will come back through another: it is not offline, and its will
+    /// is not due, before it had the time to.
+    fn moved(&self, client: ClientId, epoch: SessionEpoch) -> BoxFuture<'static, ()> {
+        let end = End {
+            reason: DisconnectReason::ServerInitiated,
+            expiry: None,
+            with_will: false,
+        };
+        self.disconnect(client, epoch, end)
+    }
+
+    /// The epoch of a client's session, if this node owns its record and there is one.
+    fn current_epoch(&self, client: &ClientId) -> Option<SessionEpoch> {
+        let _ = client;
+        None
+    }
+
+    /// Whether a client whose record this node owns has a session.
+    fn known(&self, client: &ClientId) -> Known {
+        let _ = client;
+        Known::Unclear
+    }
 
     /// A request to a shadow; the answer is published. Requests that are polled once, one after the other, are worked
     /// on in that order.

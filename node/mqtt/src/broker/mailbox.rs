@@ -1,9 +1,13 @@
-//! The part of a session that outlives its connection and that others may touch: what waits for the client, what it
-//! subscribed to, and which connection speaks for it now.
+//! The part of a session that others than its connection may touch: what waits for the client, what it subscribed to,
+//! and which connection speaks for it now.
+//!
+//! A session that ends with its connection has one mailbox, on the node of the connection. A session that outlives it
+//! has a *home* on the node that owns the client's shard, with rows in storage, and, while the client is connected, a
+//! *window* on the node of the connection, which holds what the home has pushed and the client has not acknowledged.
 //!
 //! # Locks
-//! The session table's lock comes before a mailbox's, a mailbox's before the router's and the retained index's. Nobody
-//! takes a mailbox lock while holding the router's: a publish collects its receivers first.
+//! The session tables' locks come before a mailbox's, a home's before a window's, a mailbox's before the router's and
+//! the retained index's. Nobody takes a mailbox lock while holding the router's: a publish collects its receivers first.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +24,7 @@ use parking_lot::{Mutex, MutexGuard};
 use umbel_actors::ports::EvictReason;
 use umbel_core::{
     device::Kind,
-    ids::{ClientId, SessionEpoch, ShardId},
+    ids::{ClientId, SessionEpoch, ShardId, Term},
     message::Qos,
     time::Timestamp,
     topic::Filter,
@@ -31,8 +35,10 @@ use crate::peer::ListenerId;
 use super::{
     backfill::{Backfill, Cursor},
     delivery::{Bounds, Delivery, cost},
+    home::Gateway,
     outbound::{Offered, Outbound},
     ticket::Pending,
+    window::Link,
 };
 
 /// What one subscription asked for.
@@ -46,10 +52,26 @@ pub(crate) struct Options {
 
 /// Why a connection has to go, and what that means for its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Eviction {
-    pub(crate) reason: EvictReason,
-    pub(crate) prevent_will: bool,
-    pub(crate) end_session: bool,
+pub(crate) enum Eviction {
+    /// Somebody asked for its end.
+    Asked {
+        reason: EvictReason,
+        prevent_will: bool,
+        end_session: bool,
+    },
+    /// This node sends its clients to others.
+    Moved,
+}
+
+/// Which part of a session a mailbox is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// All of a session that ends with its connection.
+    Clean,
+    /// The connected part of a session that outlives its connection.
+    Window,
+    /// The lasting part of a session that outlives its connection.
+    Home,
 }
 
 /// A connection, as operators see it.
@@ -101,6 +123,11 @@ pub(crate) enum Delivered {
 pub(crate) struct Mailbox {
     client: ClientId,
     shard: ShardId,
+    role: Role,
+    /// Of a home: the term in which this node took it up. Rows of another term are not its to write.
+    term: Term,
+    /// Of a home: the connection with which its session began, if that is known.
+    began: SessionEpoch,
     /// Which connection speaks for the session; older ones have to go.
     epoch: AtomicU64,
     connected: AtomicBool,
@@ -110,10 +137,16 @@ pub(crate) struct Mailbox {
 /// What the lock of a mailbox guards. Rare parts are boxed: most sessions are idle.
 #[derive(Debug)]
 pub(crate) struct State {
-    /// The session outlives its connection: QoS 1 and 2 go through storage.
-    pub(crate) durable: bool,
-    /// The session is over; nothing may be added to it.
+    /// The session is over, or not here any more; nothing may be added to it.
     pub(crate) ended: bool,
+    /// Of a window: its home may have more that is not in memory.
+    pub(crate) hungry: bool,
+    /// Of a home: its storage is being read for a window on another node.
+    pub(crate) reading: bool,
+    /// Of a window: the way to its home.
+    pub(crate) link: Option<Box<Link>>,
+    /// Of a home: the window it pushes to, while the client is connected.
+    pub(crate) gateway: Option<Box<Gateway>>,
     pub(crate) eviction: Option<Eviction>,
     pub(crate) waker: Option<Waker>,
     /// Sorted by filter.
@@ -126,16 +159,49 @@ pub(crate) struct State {
 }
 
 impl Mailbox {
-    /// An empty session nobody is connected to.
-    pub(crate) fn new(client: ClientId, shard: ShardId, epoch: SessionEpoch, first: u64) -> Self {
+    /// What a connection has of its session: all of it, or the window of one that has a home.
+    pub(crate) fn connected(
+        client: ClientId,
+        shard: ShardId,
+        role: Role,
+        epoch: SessionEpoch,
+    ) -> Self {
+        Self {
+            epoch: AtomicU64::new(epoch.0),
+            ..Self::new(client, shard, role, 1)
+        }
+    }
+
+    /// A home nobody is connected to; sequence numbers begin at `first`.
+    pub(crate) fn home(
+        client: ClientId,
+        shard: ShardId,
+        term: Term,
+        began: SessionEpoch,
+        first: u64,
+    ) -> Self {
+        Self {
+            term,
+            began,
+            ..Self::new(client, shard, Role::Home, first)
+        }
+    }
+
+    fn new(client: ClientId, shard: ShardId, role: Role, first: u64) -> Self {
         Self {
             client,
             shard,
-            epoch: AtomicU64::new(epoch.0),
+            role,
+            term: Term::default(),
+            began: SessionEpoch::default(),
+            epoch: AtomicU64::new(0),
             connected: AtomicBool::new(false),
             state: Mutex::new(State {
-                durable: false,
                 ended: false,
+                hungry: false,
+                reading: false,
+                link: None,
+                gateway: None,
                 eviction: None,
                 waker: None,
                 subscriptions: Vec::new(),
@@ -156,6 +222,26 @@ impl Mailbox {
     /// Where its rows are.
     pub(crate) const fn shard(&self) -> ShardId {
         self.shard
+    }
+
+    /// The term in which this node took the home up.
+    pub(crate) const fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The connection with which the home's session began; the lowest one if that is not known.
+    pub(crate) const fn began(&self) -> SessionEpoch {
+        self.began
+    }
+
+    /// Whether this is the lasting part of a session.
+    pub(crate) const fn is_home(&self) -> bool {
+        matches!(self.role, Role::Home)
+    }
+
+    /// Whether this is the connected part of a session whose home is elsewhere, or in the other table.
+    pub(crate) const fn is_window(&self) -> bool {
+        matches!(self.role, Role::Window)
     }
 
     /// The connection that speaks for the session.
@@ -179,32 +265,67 @@ impl Mailbox {
         (self.epoch() == epoch && !state.ended).then_some(state)
     }
 
-    /// A connection takes the session over. What was in flight is sent again.
+    /// A connection takes the session over, or begins it. What an older one had in flight is forgotten: a home pushes it
+    /// again.
     pub(crate) fn attach(
         &self,
         state: &mut State,
         epoch: SessionEpoch,
-        durable: bool,
         connection: Box<Connection>,
     ) {
         self.epoch.store(epoch.0, Ordering::Release);
         self.connected.store(true, Ordering::Release);
-        let was_durable = state.durable;
-        state.leave(was_durable);
-        state.durable = durable;
+        state.outbound = None;
+        state.next_sequence = 1;
+        state.backfill = None;
+        state.link = None;
+        state.hungry = false;
         state.eviction = None;
         state.connection = Some(connection);
+        state.wake();
     }
 
-    /// The connection of this epoch is gone; false if another speaks for the session by now. Says how many messages
-    /// were lost with it.
-    pub(crate) fn detach(&self, epoch: SessionEpoch) -> Option<usize> {
+    /// The connection of this epoch is gone; `None` if another speaks for the session by now. Says how many messages were
+    /// lost with it, and what its home has to know.
+    pub(crate) fn detach(&self, epoch: SessionEpoch) -> Option<Left> {
         let mut state = self.lock_as(epoch)?;
         self.connected.store(false, Ordering::Release);
+        state.ended = true;
         state.connection = None;
         state.waker = None;
-        let durable = state.durable;
-        Some(state.leave(durable))
+        state.inbound = BTreeMap::new();
+        state.backfill = None;
+        let outbound = state.outbound.take();
+        let waiting = outbound.as_ref().map_or((0, 0), |outbound| outbound.waiting());
+        Some(Left {
+            lost: if self.is_window() { waiting.1 } else { waiting.0 },
+            sent: outbound.map_or(0, |outbound| outbound.highest_sent()),
+            link: state.link.take(),
+        })
+    }
+
+    /// The connection of this epoch speaks for the session from here on.
+    pub(crate) fn listen_to(&self, epoch: SessionEpoch) {
+        self.epoch.store(epoch.0, Ordering::Release);
+    }
+
+    /// A window takes what this home pushes from here on.
+    pub(crate) fn open_window(&self, state: &mut State, gateway: Box<Gateway>) {
+        self.connected.store(true, Ordering::Release);
+        state.gateway = Some(gateway);
+    }
+
+    /// The window is gone: what was in flight will be pushed again. `sent`: the highest sequence number the client was
+    /// sent, if that is known. Says how many messages were lost with it.
+    pub(crate) fn close_window(&self, state: &mut State, sent: Option<u64>) -> usize {
+        self.connected.store(false, Ordering::Release);
+        state.gateway = None;
+        let lost = state
+            .outbound
+            .as_mut()
+            .map_or(0, |outbound| outbound.detach(sent));
+        state.tidy();
+        lost
     }
 
     /// The session is over. Gives back its subscriptions, for the router to forget; the connection that may still be
@@ -220,9 +341,9 @@ impl Mailbox {
         state.inbound = BTreeMap::new();
         state.backfill = None;
         state.connection = None;
-        if let Some(waker) = state.waker.take() {
-            waker.wake();
-        }
+        state.gateway = None;
+        state.link = None;
+        state.wake();
         std::mem::take(&mut state.subscriptions)
     }
 
@@ -239,11 +360,7 @@ impl Mailbox {
 
     /// Whether there is a subscription to this filter.
     pub(crate) fn has_subscription(&self, filter: &Filter) -> bool {
-        let state = self.state.lock();
-        state
-            .subscriptions
-            .binary_search_by(|(known, _)| known.cmp(filter))
-            .is_ok()
+        self.state.lock().is_subscribed(filter)
     }
 
     /// Takes a message for the client.
@@ -252,8 +369,8 @@ impl Mailbox {
         if state.ended {
             return Delivered::Absent;
         }
-        let connected = state.connection.is_some();
-        let is_durable = state.durable && delivery.qos > Qos::AtMostOnce;
+        let connected = state.connection.is_some() || state.gateway.is_some();
+        let is_durable = self.is_home() && delivery.qos > Qos::AtMostOnce;
         if !connected && !is_durable {
             return Delivered::Absent;
         }
@@ -283,7 +400,7 @@ impl Mailbox {
     /// Whether a message would find room now.
     pub(crate) fn has_room(&self, delivery: &Delivery, bounds: &Bounds) -> bool {
         let mut state = self.state.lock();
-        let is_durable = state.durable && delivery.qos > Qos::AtMostOnce;
+        let is_durable = self.is_home() && delivery.qos > Qos::AtMostOnce;
         state
             .outbound()
             .has_room(cost(&delivery.message), bounds, is_durable)
@@ -362,18 +479,40 @@ impl State {
         }
     }
 
-    /// The connection is gone: forgets what only it needed.
-    fn leave(&mut self, durable: bool) -> usize {
-        let lost = self
-            .outbound
-            .as_mut()
-            .map_or(0, |outbound| outbound.detach(durable));
-        if !durable {
-            self.inbound = BTreeMap::new();
-            self.backfill = None;
+    /// Whether storage has to be read for the client to get more.
+    pub(crate) fn wants_refill(&self, bounds: &Bounds) -> bool {
+        match &self.outbound {
+            Some(outbound) => {
+                outbound.wants_page(bounds).is_some()
+                    || self.backfill.is_some() && outbound.queued() == 0
+            },
+            None => self.backfill.is_some(),
         }
-        self.tidy();
-        self.wake();
-        lost
     }
+
+    /// How far a QoS 2 message of the client has come. One whose work ended is what it ended as.
+    pub(crate) fn inbound(&mut self, id: NonZeroU16) -> Option<Inbound> {
+        let entry = self.inbound.get_mut(&id)?;
+        if let Inbound::Committing(pending) = entry
+            && let Some(outcome) = pending.known()
+        {
+            if !outcome.is_done() {
+                self.inbound.remove(&id);
+                return None;
+            }
+            *entry = Inbound::Received;
+        }
+        Some(entry.clone())
+    }
+}
+
+/// What a connection leaves behind.
+#[derive(Debug)]
+pub(crate) struct Left {
+    /// Messages that waited and are lost.
+    pub(crate) lost: usize,
+    /// The highest sequence number the client was sent.
+    pub(crate) sent: u64,
+    /// Of a window: the way to its home.
+    pub(crate) link: Option<Box<Link>>,
 }

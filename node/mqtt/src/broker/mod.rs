@@ -14,6 +14,9 @@ mod delivery;
 mod direct;
 mod durable;
 mod fleet;
+mod hand_over;
+mod home;
+mod join;
 mod mailbox;
 pub mod metrics;
 mod outbound;
@@ -30,6 +33,7 @@ mod take_overs;
 #[cfg(test)]
 mod tests;
 mod ticket;
+mod window;
 
 use std::{
     fmt,
@@ -43,13 +47,15 @@ use umbel_storage::{Ledger, Nodes, memory::OneNode};
 pub use admin::{ClientView, ConnectionView, Kick, PublishRefused, RetainedPage, SubscriptionView};
 pub use config::Config;
 pub(crate) use delivery::{Delivery as Queued, packet_id};
-pub use fleet::{End, FleetError, FleetPort, Opened, Pulse};
+pub use fleet::{End, FleetError, FleetPort, Known, Opened, Pulse};
 pub(crate) use mailbox::{Eviction, Inbound, Mailbox, Options, State};
+pub(crate) use metrics::Drop;
 pub(crate) use outbound::{Acknowledged, Outbound};
 pub use peers::{NoPeers, Peers};
 pub use recover::Recovered;
 pub(crate) use subscribe::Asked;
 pub(crate) use ticket::{Outcome, Pending, Ticket};
+pub(crate) use window::Verdicts;
 
 /// See the module.
 pub struct Broker {
@@ -60,11 +66,17 @@ pub struct Broker {
     nodes: Arc<dyn Nodes>,
     peers: Arc<dyn Peers>,
     fleet: OnceLock<Arc<dyn FleetPort>>,
+    /// What connections of this node have of their sessions.
     sessions: sessions::Sessions,
+    /// The lasting parts of sessions whose clients' shards this node owns.
+    homes: home::Homes,
+    windows: window::Windows,
     router: router::Router,
     retained: retained::Retained,
     deletions: durable::Deletions,
     take_overs: take_overs::TakeOvers,
+    /// Where clients that are sent away should go.
+    server_reference: parking_lot::Mutex<Option<String>>,
     meters: metrics::Meters,
     /// For callers that only have a reference.
     this: Weak<Self>,
@@ -86,6 +98,7 @@ impl Broker {
             messages: config.retained_messages_max,
             bytes: config.retained_bytes_max,
         };
+        let shards = ledger.shards();
         Arc::new_cyclic(|this| Self {
             bounds: config.bounds(),
             retained: retained::Retained::new(Arc::clone(&ledger), quota),
@@ -96,9 +109,12 @@ impl Broker {
             peers,
             fleet: OnceLock::new(),
             sessions: sessions::Sessions::default(),
+            homes: home::Homes::new(shards),
+            windows: window::Windows::default(),
             router: router::Router::default(),
             deletions: durable::Deletions::default(),
             take_overs: take_overs::TakeOvers::default(),
+            server_reference: parking_lot::Mutex::default(),
             meters: metrics::Meters::new(),
             this: Weak::clone(this),
         })
@@ -115,6 +131,12 @@ impl Broker {
         if self.fleet.set(fleet).is_err() {
             tracing::warn!("a fleet is attached already");
         }
+    }
+
+    /// Follows the cluster from here on: which shards come to this node and go, and who can be spoken to. Once, when the
+    /// fleet is attached and before the first connection. A node that is alone [recovers](Self::recover) instead.
+    pub fn start(self: &Arc<Self>) {
+        self.start_home();
     }
 
     /// What is allowed.

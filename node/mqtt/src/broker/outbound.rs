@@ -6,12 +6,16 @@
 //! Every QoS 1 and 2 message of a session takes the next *sequence number*; its packet identifier follows from it, so
 //! that a restart finds the same identifier (MQTT-4.4.0-1). Sequence numbers of a durable session name rows in
 //! [`umbel_storage::Table::Queue`]: a message is sent only when its row, and every row before it, is committed.
+//!
+//! The home of a durable session uses it to decide what is pushed, and what is pushed counts as sent; the window of
+//! the session uses another one for what came ([`Outbound::take`]) and what the client acknowledged.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::NonZeroU16,
 };
 
+use serde::{Deserialize, Serialize};
 use umbel_core::message::Qos;
 
 use super::delivery::{Bounds, Delivery, IDENTIFIERS, OVERHEAD_BYTES, cost, packet_id};
@@ -33,9 +37,9 @@ pub(crate) enum Offered {
 }
 
 /// How far a QoS 1 or 2 message has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// PUBLISH sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// PUBLISH sent, or about to be.
     Sent,
     /// PUBREC came; the row that says so is not committed yet.
     Received,
@@ -75,6 +79,15 @@ pub(crate) struct PageRequest {
     pub(crate) limit: usize,
 }
 
+/// A row of the queue, without its message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) sequence: u64,
+    pub(crate) cost: usize,
+    pub(crate) qos: Qos,
+    pub(crate) released: bool,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
@@ -82,6 +95,7 @@ pub(crate) struct Outbound {
     waiting_bytes: usize,
     waiting_qos0: usize,
     inflight: VecDeque<InFlight>,
+    inflight_bytes: usize,
     /// Sequence numbers whose rows are proposed and not committed, ascending.
     uncommitted: VecDeque<u64>,
     /// Acknowledged rows whose deletion is not committed: they must not be read again.
@@ -97,6 +111,8 @@ pub(crate) struct Outbound {
     stored_bytes: u64,
     /// The highest sequence number an earlier connection may have sent: up to here DUP is set.
     sent: u64,
+    /// The highest sequence number this connection was sent.
+    highest: u64,
 }
 
 impl Outbound {
@@ -111,8 +127,9 @@ impl Outbound {
         }
     }
 
-    /// What a restart knows from the rows it found: any of the first `window` may have been sent before.
-    pub(crate) fn recovered(rows: &[(u64, usize)], window: usize) -> Self {
+    /// What a restart knows from the rows it found: any of the first `window` may have been sent before. New messages
+    /// take numbers from `first` on, or above the rows.
+    pub(crate) fn recovered(rows: &[(u64, usize)], window: usize, first: u64) -> Self {
         let last = rows.last().map_or(0, |(sequence, _)| *sequence);
         let sent = rows
             .iter()
@@ -121,7 +138,7 @@ impl Outbound {
             .map_or(0, |(sequence, _)| *sequence);
         let count = rows.len() as u64;
         Self {
-            next_sequence: last + 1,
+            next_sequence: first.max(last + 1),
             spilled: count,
             stored_messages: count,
             stored_bytes: rows.iter().map(|(_, cost)| *cost as u64).sum(),
@@ -212,7 +229,7 @@ impl Outbound {
         let delivery = self.waiting.pop_front()?;
         self.forget(&delivery);
         if delivery.qos > Qos::AtMostOnce {
-            self.inflight.push_back(InFlight {
+            self.enter(InFlight {
                 sequence: delivery.sequence,
                 cost: cost(&delivery.message),
                 qos: delivery.qos,
@@ -226,9 +243,110 @@ impl Outbound {
         Some(delivery)
     }
 
+    /// As [`Self::next`], and what is unacknowledged is bounded in bytes, too: a window holds it in memory.
+    pub(crate) fn next_within(&mut self, window: usize, bytes: usize) -> Option<Delivery> {
+        let head = self.waiting.front()?;
+        let is_bound = head.qos > Qos::AtMostOnce && !self.inflight.is_empty();
+        if is_bound && self.inflight_bytes + cost(&head.message) > bytes {
+            return None;
+        }
+        self.next(window)
+    }
+
+    /// A window takes what its home pushed. The home bounds messages with a number; of those without, the oldest go when
+    /// it is too much, and it says how many. One that came before is not taken again.
+    pub(crate) fn take(&mut self, delivery: Delivery, bounds: &Bounds) -> usize {
+        let size = cost(&delivery.message);
+        let mut dropped = 0;
+        if delivery.qos > Qos::AtMostOnce {
+            if delivery.sequence < self.next_sequence {
+                return 0;
+            }
+            self.next_sequence = delivery.sequence + 1;
+        } else {
+            while self.is_full(size, bounds) {
+                if !self.drop_oldest_qos0() {
+                    return 1;
+                }
+                dropped += 1;
+            }
+        }
+        self.push(delivery, size);
+        dropped
+    }
+
+    /// Every numbered message that came and is not done, and how far it is.
+    pub(crate) fn unacknowledged(&self) -> Vec<(u64, Stage)> {
+        let waiting = self.waiting.iter().filter(|one| one.sequence > 0);
+        let waiting = waiting.map(|one| {
+            let stage = if one.released {
+                Stage::Released
+            } else {
+                Stage::Sent
+            };
+            (one.sequence, stage)
+        });
+        let inflight = self.inflight.iter().map(|one| (one.sequence, one.stage));
+        inflight.chain(waiting).collect()
+    }
+
+    /// A window that lost its home, or its way there, says what it has: `unacknowledged` up to the sequence number
+    /// `highest`. `rows` are all rows up to there. Those the window has stay in flight; the others are done. Says which
+    /// rows have to go.
+    pub(crate) fn resume(
+        &mut self,
+        rows: &[Row],
+        unacknowledged: &[(u64, Stage)],
+        highest: u64,
+    ) -> Vec<u64> {
+        let unacknowledged: BTreeMap<_, _> = unacknowledged.iter().copied().collect();
+        let mut done = Vec::new();
+        for row in rows {
+            if self.deleting.contains(&row.sequence) {
+                continue;
+            }
+            self.spilled = self.spilled.saturating_sub(1);
+            if unacknowledged.contains_key(&row.sequence) {
+                self.enter(InFlight {
+                    sequence: row.sequence,
+                    cost: row.cost,
+                    qos: row.qos,
+                    stage: if row.released {
+                        Stage::Released
+                    } else {
+                        Stage::Sent
+                    },
+                });
+            } else {
+                self.uncount(row.cost);
+                self.deleting.insert(row.sequence);
+                done.push(row.sequence);
+            }
+        }
+        self.loaded = self.loaded.max(highest);
+        // numbers that a client may know are not given out again, whatever was recovered
+        self.next_sequence = self.next_sequence.max(highest + 1);
+        done
+    }
+
     /// Whether an earlier connection may have sent this.
     pub(crate) const fn was_sent(&self, sequence: u64) -> bool {
         sequence <= self.sent
+    }
+
+    /// Up to which sequence number an earlier connection may have been sent.
+    pub(crate) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// See [`Self::sent`].
+    pub(crate) fn set_sent(&mut self, sent: u64) {
+        self.sent = sent;
+    }
+
+    /// The highest sequence number this connection was sent.
+    pub(crate) fn highest_sent(&self) -> u64 {
+        self.highest
     }
 
     /// What to read next, if memory has room and storage has more.
@@ -290,6 +408,22 @@ impl Outbound {
         }
     }
 
+    /// The window says that the client is done with a message.
+    pub(crate) fn finish_sequence(&mut self, sequence: u64) -> bool {
+        let index = self
+            .inflight
+            .iter()
+            .position(|found| found.sequence == sequence);
+        index.is_some_and(|index| self.remove(index) == Acknowledged::Finished(sequence))
+    }
+
+    /// Whether PUBREC came for a message in flight and its row does not say so yet.
+    pub(crate) fn awaits_release(&self, sequence: u64) -> bool {
+        self.inflight
+            .iter()
+            .any(|found| found.sequence == sequence && found.stage != Stage::Released)
+    }
+
     /// PUBREC.
     pub(crate) fn receive(&mut self, id: NonZeroU16) -> Acknowledged {
         let index = self.position(id);
@@ -317,6 +451,7 @@ impl Outbound {
             // the row lost its message
             let saved = found.cost.saturating_sub(OVERHEAD_BYTES);
             found.cost -= saved;
+            self.inflight_bytes = self.inflight_bytes.saturating_sub(saved);
             self.stored_bytes = self.stored_bytes.saturating_sub(saved as u64);
         }
     }
@@ -342,23 +477,25 @@ impl Outbound {
         self.deleting.remove(&sequence);
     }
 
-    /// The connection is gone. A durable session keeps its rows and reads them again on the next connection.
-    pub(crate) fn detach(&mut self, durable: bool) -> usize {
-        let lost = if durable {
-            self.waiting_qos0
-        } else {
-            self.waiting.len()
-        };
-        if let Some(last) = self.inflight.back() {
-            self.sent = self.sent.max(last.sequence);
-        }
+    /// The window of a home is gone. The rows stay and are read again for the next one. `sent`: how far the client was
+    /// sent messages, if that is known; else all that was pushed may have been.
+    pub(crate) fn detach(&mut self, sent: Option<u64>) -> usize {
+        let lost = self.waiting_qos0;
+        self.sent = self.sent.max(sent.unwrap_or(self.highest));
+        self.highest = 0;
         self.waiting = VecDeque::new();
         self.inflight = VecDeque::new();
+        self.inflight_bytes = 0;
         self.waiting_bytes = 0;
         self.waiting_qos0 = 0;
         self.loaded = self.base;
         self.spilled = self.stored_messages;
         lost
+    }
+
+    /// Messages in memory that were not sent, and those of QoS 0 among them.
+    pub(crate) fn waiting(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting_qos0)
     }
 
     /// Whether nothing is left to remember but the next sequence number.
@@ -368,11 +505,6 @@ impl Outbound {
             && self.uncommitted.is_empty()
             && self.deleting.is_empty()
             && self.stored_messages == 0
-    }
-
-    /// Whether storage has messages that memory has not.
-    pub(crate) const fn has_spilled(&self) -> bool {
-        self.spilled > 0
     }
 
     /// Up to which row this was read, if only storage held something.
@@ -400,12 +532,25 @@ impl Outbound {
             .uncommitted
             .front()
             .is_none_or(|first| *first > sequence);
-        // the oldest unacknowledged message blocks the reuse of its identifier, however wide the window
-        let is_distinct = self
+        is_committed && self.inflight.len() < window && self.is_distinct(sequence)
+    }
+
+    /// Whether no message in flight has the packet identifier of this one. However wide the window, one that is never
+    /// acknowledged blocks the reuse of its identifier; and the numbers of two homes of a session, one after the other,
+    /// are far apart, so that their identifiers may meet.
+    fn is_distinct(&self, sequence: u64) -> bool {
+        let is_near = self
             .inflight
             .front()
-            .is_none_or(|oldest| sequence.saturating_sub(oldest.sequence) < IDENTIFIERS);
-        is_committed && is_distinct && self.inflight.len() < window
+            .is_none_or(|oldest| sequence.wrapping_sub(oldest.sequence) < IDENTIFIERS);
+        let id = packet_id(sequence);
+        is_near || self.position(id).is_none()
+    }
+
+    fn enter(&mut self, one: InFlight) {
+        self.inflight_bytes += one.cost;
+        self.highest = self.highest.max(one.sequence);
+        self.inflight.push_back(one);
     }
 
     /// Whether a message of this size would find room.
@@ -462,16 +607,22 @@ impl Outbound {
         let Some(done) = self.inflight.remove(index) else {
             return Acknowledged::Unknown;
         };
+        self.inflight_bytes = self.inflight_bytes.saturating_sub(done.cost);
         if self.inflight.is_empty() {
             self.inflight = VecDeque::new();
         }
         if self.stored_messages > 0 {
-            self.stored_messages -= 1;
-            self.stored_bytes = self.stored_bytes.saturating_sub(done.cost as u64);
+            self.uncount(done.cost);
         }
+        Acknowledged::Finished(done.sequence)
+    }
+
+    /// A row is done.
+    fn uncount(&mut self, cost: usize) {
+        self.stored_messages = self.stored_messages.saturating_sub(1);
+        self.stored_bytes = self.stored_bytes.saturating_sub(cost as u64);
         if self.stored_messages == 0 {
             self.stored_bytes = 0; // rows that lost their message while nobody was connected count less
         }
-        Acknowledged::Finished(done.sequence)
     }
 }

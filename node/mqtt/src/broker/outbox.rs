@@ -33,7 +33,7 @@ impl Outbox for Broker {
         if let Some(mailbox) = self.sessions.get(client) {
             mailbox.evict(
                 epoch,
-                Eviction {
+                Eviction::Asked {
                     reason,
                     prevent_will: false,
                     end_session: false,
@@ -43,6 +43,8 @@ impl Outbox for Broker {
     }
 
     fn end_session(&self, client: &ClientId, epoch: SessionEpoch) {
-        self.end(client, epoch);
+        if let Some(this) = self.this.upgrade() {
+            this.end(client, epoch);
+        }
     }
 }

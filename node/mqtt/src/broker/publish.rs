@@ -9,11 +9,8 @@ use super::{
     Broker,
     delivery::Delivery,
     durable::{Batch, Patience},
-    mailbox::Delivered,
-    metrics::{self, Drop},
     retained::Full,
     router::Receiver,
-    rows,
     ticket::{Outcome, Pending, start},
 };
 
@@ -45,13 +42,13 @@ impl Broker {
         let message = Arc::new(message);
         let mut batch = Batch::new(patience);
         for receiver in receivers {
-            self.hand_over(&message, receiver, &mut batch);
+            self.give(&message, receiver, &mut batch);
         }
         batch.commit(self).and(retained)
     }
 
     /// A message to one receiver: into its queue, or into the batch of rows to be committed.
-    fn hand_over(self: &Arc<Self>, message: &Arc<Message>, receiver: Receiver, batch: &mut Batch) {
+    fn give(self: &Arc<Self>, message: &Arc<Message>, receiver: Receiver, batch: &mut Batch) {
         let delivery = Delivery {
             sequence: 0,
             message: Arc::clone(message),
@@ -61,29 +58,6 @@ impl Broker {
             released: false,
         };
         self.enqueue(&receiver.mailbox, delivery, batch);
-    }
-
-    /// See [`Self::hand_over`].
-    pub(crate) fn enqueue(
-        self: &Arc<Self>,
-        mailbox: &Arc<super::mailbox::Mailbox>,
-        delivery: Delivery,
-        batch: &mut Batch,
-    ) {
-        let copy = delivery.clone();
-        match mailbox.deliver(delivery, &self.bounds) {
-            Delivered::Queued { dropped } => metrics::dropped(Drop::QueueFull, dropped),
-            Delivered::ToStore { sequence, cost } => {
-                batch.add(
-                    self,
-                    Arc::clone(mailbox),
-                    (sequence, cost),
-                    rows::encode_queued(&copy),
-                );
-            },
-            Delivered::Full => metrics::dropped(Drop::QueueFull, 1),
-            Delivered::Absent => {},
-        }
     }
 
     fn retain(self: &Arc<Self>, message: &Message, patience: Patience) -> Result<Pending, Full> {

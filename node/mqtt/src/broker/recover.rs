@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use umbel_core::{
-    ids::{ClientId, SessionEpoch, ShardId},
+    ids::{ClientId, SessionEpoch, ShardId, Term},
     topic::Filter,
 };
 use umbel_storage::{Pairs, ReadError, Table};
@@ -34,18 +34,31 @@ pub struct Recovered {
     pub unreadable: usize,
 }
 
+/// What the queues of a shard hold.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    rows: BTreeMap<ClientId, Vec<(u64, usize)>>,
+    unreadable: usize,
+    /// The table could be read to its end.
+    pub(crate) is_whole: bool,
+    /// Of the home before; see [`super::home`].
+    pub(crate) generation: u64,
+    /// The highest sequence number.
+    pub(crate) highest: u64,
+}
+
 impl Broker {
     /// Reads what storage holds. Once, before the first connection; it blocks on the disk. A shard that cannot be read is
     /// left out and said so: it is quarantined, its neighbours are served.
+    ///
+    /// For a node that is alone; in a cluster, shards come and go, and [`Self::start`] follows them.
     pub fn recover(self: &Arc<Self>) -> Recovered {
         let mut found = Recovered::default();
         for shard in (0..self.ledger.shards()).map(ShardId) {
-            self.recover_subscriptions(shard, &mut found);
-            self.recover_queues(shard, &mut found);
-            self.recover_inbound(shard, &mut found);
-            self.recover_retained(shard, &mut found);
+            let queues = self.read_queues(shard);
+            self.recover_shard(shard, Term::default(), queues, &mut found);
         }
-        found.sessions = self.sessions.len();
+        found.sessions = self.homes.len();
         tracing::info!(
             sessions = found.sessions,
             subscriptions = found.subscriptions,
@@ -62,13 +75,13 @@ impl Broker {
     /// nothing expires, and messages gather in. `is_known` answers `None` when it cannot be known now.
     ///
     /// Once, between the fleet's recovery and the first connection.
-    pub fn end_orphans(&self, is_known: impl Fn(&ClientId) -> Option<bool>) -> usize {
+    pub fn end_orphans(self: &Arc<Self>, is_known: impl Fn(&ClientId) -> Option<bool>) -> usize {
         let mut recovered = Vec::new();
-        self.sessions
+        self.homes
             .for_each(|mailbox| recovered.push(mailbox.client().clone()));
         recovered.retain(|client| is_known(client) == Some(false));
         for client in &recovered {
-            self.end(client, SessionEpoch::default());
+            self.end_home(client, SessionEpoch::default());
         }
         if !recovered.is_empty() {
             tracing::warn!(
@@ -79,8 +92,37 @@ impl Broker {
         recovered.len()
     }
 
-    fn recover_subscriptions(self: &Arc<Self>, shard: ShardId, found: &mut Recovered) {
-        self.each_row(shard, Table::Subscription, found, |found, key, value| {
+    /// Takes up what one shard holds, the queues of which were read.
+    pub(crate) fn recover_shard(
+        self: &Arc<Self>,
+        shard: ShardId,
+        term: Term,
+        queues: Queues,
+        found: &mut Recovered,
+    ) {
+        found.unreadable += queues.unreadable;
+        let floor = self.homes.floor(shard);
+        let window = usize::from(self.config.inflight_max);
+        for (client, queue) in queues.rows {
+            found.queued += queue.len();
+            self.recovered(&client, shard, term)
+                .lock()
+                .restore(Outbound::recovered(&queue, window, floor));
+        }
+        self.recover_inbound(shard, term, found);
+        // last: from here on messages come
+        self.recover_subscriptions(shard, term, found);
+        self.recover_retained(shard, found);
+    }
+
+    fn recover_subscriptions(
+        self: &Arc<Self>,
+        shard: ShardId,
+        term: Term,
+        found: &mut Recovered,
+    ) {
+        let mut subscriptions = 0;
+        self.each_row(shard, Table::Subscription, &mut found.unreadable, |key, value| {
             let Some((client, rest)) = rows::split(key) else {
                 return false;
             };
@@ -90,45 +132,56 @@ impl Broker {
             let (Some(filter), Ok(options)) = (filter, rows::decode_subscription(value)) else {
                 return false;
             };
-            let mailbox = self.recovered(&client, shard);
-            mailbox.lock().subscribe(&filter, options);
-            self.router.insert(&filter, &mailbox, options);
-            found.subscriptions += 1;
+            let home = self.recovered(&client, shard, term);
+            home.lock().subscribe(&filter, options);
+            drop(self.join(&filter, &home, options));
+            subscriptions += 1;
             true
         });
+        found.subscriptions += subscriptions;
     }
 
-    fn recover_queues(self: &Arc<Self>, shard: ShardId, found: &mut Recovered) {
-        let mut queues: BTreeMap<ClientId, Vec<(u64, usize)>> = BTreeMap::new();
-        self.each_row(shard, Table::Queue, found, |found, key, value| {
+    /// The queues of a shard, by the numbers and sizes of their rows.
+    pub(crate) fn read_queues(&self, shard: ShardId) -> Queues {
+        let mut queues = Queues::default();
+        let (mut rows, mut generation, mut highest) = (BTreeMap::new(), 0, 0);
+        let generation_key = rows::generation_key();
+        let unreadable = &mut queues.unreadable;
+        let is_whole = self.each_row(shard, Table::Queue, unreadable, |key, value| {
+            if key == generation_key {
+                generation = rows::decode_generation(value).unwrap_or_default();
+                return generation > 0;
+            }
             let place =
                 rows::split(key).and_then(|(client, rest)| Some((client, rows::sequence(rest)?)));
             let Some((client, sequence)) = place else {
                 return false;
             };
+            highest = highest.max(sequence);
             // a row that does not decode still takes its number: it must not be given out again
             let row = rows::decode_queued(sequence, value);
             let size = row.as_ref().map_or(value.len(), |row| cost(&row.message));
-            queues.entry(client).or_default().push((sequence, size));
-            found.queued += 1;
+            let queue: &mut Vec<_> = rows.entry(client).or_default();
+            queue.push((sequence, size));
             row.is_ok()
         });
-        for (client, queue) in queues {
-            let window = usize::from(self.config.inflight_max);
-            self.recovered(&client, shard)
-                .lock()
-                .restore(Outbound::recovered(&queue, window));
+        Queues {
+            rows,
+            is_whole,
+            generation,
+            highest,
+            ..queues
         }
     }
 
-    fn recover_inbound(self: &Arc<Self>, shard: ShardId, found: &mut Recovered) {
-        self.each_row(shard, Table::Inbound, found, |_, key, _| {
+    fn recover_inbound(self: &Arc<Self>, shard: ShardId, term: Term, found: &mut Recovered) {
+        self.each_row(shard, Table::Inbound, &mut found.unreadable, |key, _| {
             let place =
                 rows::split(key).and_then(|(client, rest)| Some((client, rows::identifier(rest)?)));
             let Some((client, id)) = place else {
                 return false;
             };
-            self.recovered(&client, shard)
+            self.recovered(&client, shard, term)
                 .lock()
                 .inbound
                 .insert(id, Inbound::Received);
@@ -137,59 +190,56 @@ impl Broker {
     }
 
     fn recover_retained(self: &Arc<Self>, shard: ShardId, found: &mut Recovered) {
-        self.each_row(shard, Table::Retained, found, |found, _, value| {
+        let mut retained = 0;
+        self.each_row(shard, Table::Retained, &mut found.unreadable, |_, value| {
             let Ok(message) = rows::decode_retained(value) else {
                 return false;
             };
             self.retained.restore(&message);
-            found.retained += 1;
+            retained += 1;
             true
         });
+        found.retained += retained;
     }
 
     /// The session a row belongs to.
-    fn recovered(&self, client: &ClientId, shard: ShardId) -> Arc<Mailbox> {
-        let mut place = self.sessions.lock(client);
+    fn recovered(&self, client: &ClientId, shard: ShardId, term: Term) -> Arc<Mailbox> {
+        let mut place = self.homes.lock(client);
         if let Some(known) = place.get(client) {
             return Arc::clone(known);
         }
-        let mailbox = Arc::new(Mailbox::new(
-            client.clone(),
-            shard,
-            SessionEpoch::default(),
-            1,
-        ));
-        mailbox.lock().durable = true;
-        place.insert(Arc::clone(&mailbox));
-        mailbox
+        let floor = self.homes.floor(shard);
+        let home = Arc::new(Mailbox::home(client.clone(), shard, term, SessionEpoch::default(), floor));
+        place.insert(Arc::clone(&home));
+        home
     }
 
     fn each_row(
         &self,
         shard: ShardId,
         table: Table,
-        found: &mut Recovered,
-        mut visit: impl FnMut(&mut Recovered, &[u8], &[u8]) -> bool,
-    ) {
+        unreadable: &mut usize,
+        mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> bool {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.page_of(shard, table, after.as_deref());
             let page = match page {
                 Ok(page) => page,
                 Err(error) => {
-                    found.unreadable += 1;
+                    *unreadable += 1;
                     tracing::error!(%shard, ?table, %error, "table cannot be read");
-                    return;
+                    return false;
                 },
             };
             for (key, value) in &page {
-                if !visit(found, key, value) {
-                    found.unreadable += 1;
+                if !visit(key, value) {
+                    *unreadable += 1;
                     tracing::warn!(%shard, ?table, "row does not decode");
                 }
             }
             if page.len() < PAGE {
-                return;
+                return true;
             }
             after = page.into_iter().next_back().map(|(key, _)| key);
         }

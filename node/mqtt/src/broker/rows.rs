@@ -64,6 +64,21 @@ pub(crate) fn inbound_key(client: &ClientId, id: NonZeroU16) -> Vec<u8> {
     key(client, &id.get().to_be_bytes())
 }
 
+/// The key of the generation of a shard's homes, in the table of queues: no client has an empty id.
+pub(crate) fn generation_key() -> Vec<u8> {
+    vec![END]
+}
+
+/// The row of a generation.
+pub(crate) fn encode_generation(generation: u64) -> Vec<u8> {
+    encoded(&generation)
+}
+
+/// Reads the row of a generation.
+pub(crate) fn decode_generation(bytes: &[u8]) -> Result<u64, CodecError> {
+    decoded(bytes)
+}
+
 fn key(client: &ClientId, rest: &[u8]) -> Vec<u8> {
     let client = client.as_str().as_bytes();
     let mut key = Vec::with_capacity(client.len() + 1 + rest.len());

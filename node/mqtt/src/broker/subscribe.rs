@@ -17,6 +17,7 @@ use super::{
     mailbox::{Mailbox, Options, State},
     rows,
     ticket::{Outcome, Pending},
+    window::Verdicts,
 };
 
 /// Retained messages read for one client at a time.
@@ -35,30 +36,71 @@ pub(crate) struct Asked {
 
 impl Broker {
     /// Adds subscriptions; done when they are kept as long as the session is. `None`: another connection speaks for the
-    /// client. What cannot be kept is taken back.
+    /// client. What cannot be kept is taken back. A home says which of them found room.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         mailbox: &Arc<Mailbox>,
         epoch: SessionEpoch,
         asked: &[Asked],
-    ) -> Option<Pending> {
+    ) -> Option<(Option<Verdicts>, Pending)> {
         if asked.is_empty() {
-            return Some(Pending::Ready(Outcome::Done));
+            return Some((None, Pending::Ready(Outcome::Done)));
         }
+        let (verdicts, kept) = if mailbox.is_window() {
+            drop(mailbox.lock_as(epoch)?);
+            let (verdicts, kept) = self.ask_subscribe(mailbox, epoch, asked);
+            (Some(verdicts), kept)
+        } else {
+            // the session has judged whether there is room
+            let (_, kept) = self.keep(mailbox, epoch, asked)?;
+            (None, kept)
+        };
+        let (broker, mailbox) = (Arc::clone(self), Arc::clone(mailbox));
+        let filters: Vec<_> = asked.iter().map(|one| one.filter.clone()).collect();
+        let granted = verdicts.clone();
+        let kept = kept.then(move |outcome| {
+            if outcome.is_done() {
+                let granted = granted.as_ref().and_then(|granted| granted.get());
+                broker.announce(
+                    &mailbox,
+                    filters,
+                    granted.map(Vec::as_slice),
+                    LifecycleEvent::Subscribed,
+                );
+            }
+            outcome
+        });
+        Some((verdicts, kept))
+    }
+
+    /// The subscriptions themselves, where the session's lasting part is. Says which found room.
+    pub(crate) fn keep(
+        self: &Arc<Self>,
+        mailbox: &Arc<Mailbox>,
+        epoch: SessionEpoch,
+        asked: &[Asked],
+    ) -> Option<(Vec<bool>, Pending)> {
+        let mut granted = Vec::with_capacity(asked.len());
         let mut replaced = Vec::with_capacity(asked.len());
+        let mut known = Pending::Ready(Outcome::Done);
         let kept = {
             let mut state = mailbox.lock_as(epoch)?;
-            let durable = state.durable;
             let mut writes = Vec::new();
             for one in asked {
+                let has_room = state.subscriptions.len() < self.config.subscriptions_max
+                    || state.is_subscribed(&one.filter);
+                granted.push(has_room);
+                if !has_room {
+                    continue;
+                }
                 let before = state.subscribe(&one.filter, one.options);
                 // under the mailbox's lock: a session that ends now takes this entry with it
-                self.router.insert(&one.filter, mailbox, one.options);
+                known = known.and(self.join(&one.filter, mailbox, one.options));
                 if one.retained_if_known || before.is_none() && one.retained_if_new {
                     let backfill = state.backfill.get_or_insert_default();
                     backfill.add(one.filter.clone(), one.options);
                 }
-                if durable {
+                if mailbox.is_home() {
                     let key = rows::subscription_key(mailbox.client(), one.filter.as_str());
                     let row = rows::encode_subscription(one.options);
                     writes.push(Write::put(Table::Subscription, key, row));
@@ -69,23 +111,50 @@ impl Broker {
             if writes.is_empty() {
                 Pending::Ready(Outcome::Done)
             } else {
-                self.write(mailbox.shard(), writes)
+                self.write(mailbox, writes)
             }
         };
-        let broker = Arc::clone(self);
-        let mailbox = Arc::clone(mailbox);
-        Some(kept.then(move |outcome| {
-            if outcome.is_done() {
-                broker.announce(&mailbox, &replaced, LifecycleEvent::Subscribed);
-            } else {
+        let (broker, mailbox) = (Arc::clone(self), Arc::clone(mailbox));
+        let kept = kept.then(move |outcome| {
+            if !outcome.is_done() {
                 broker.take_back(&mailbox, replaced);
             }
             outcome
-        }))
+        });
+        Some((granted, kept.and(known)))
     }
 
-    /// Removes subscriptions, and says which existed; done when a restart will not bring them back.
+    /// Removes subscriptions; done when a restart will not bring them back. `None`: another connection speaks for the
+    /// client. The verdicts say which existed.
     pub(crate) fn unsubscribe(
+        self: &Arc<Self>,
+        mailbox: &Arc<Mailbox>,
+        epoch: SessionEpoch,
+        filters: &[Filter],
+    ) -> Option<(Verdicts, Pending)> {
+        let (verdicts, forgotten) = if mailbox.is_window() {
+            drop(mailbox.lock_as(epoch)?);
+            self.ask_unsubscribe(mailbox, epoch, filters)
+        } else {
+            let filters: Vec<_> = filters.iter().cloned().map(Some).collect();
+            let (existed, forgotten) = self.forget(mailbox, epoch, &filters)?;
+            (Arc::new(std::sync::OnceLock::from(existed)), forgotten)
+        };
+        let (broker, mailbox) = (Arc::clone(self), Arc::clone(mailbox));
+        let filters = filters.to_vec();
+        let existed = Arc::clone(&verdicts);
+        let forgotten = forgotten.then(move |outcome| {
+            if outcome.is_done() {
+                let existed = existed.get().map(Vec::as_slice);
+                broker.announce(&mailbox, filters, existed, LifecycleEvent::Unsubscribed);
+            }
+            outcome
+        });
+        Some((verdicts, forgotten))
+    }
+
+    /// The other way round of [`Self::keep`]. Says which existed.
+    pub(crate) fn forget(
         self: &Arc<Self>,
         mailbox: &Arc<Mailbox>,
         epoch: SessionEpoch,
@@ -99,27 +168,24 @@ impl Broker {
                 let before = filter.as_ref().and_then(|filter| state.unsubscribe(filter));
                 existed.push(before.is_some());
                 if let (Some(filter), Some(options)) = (filter, before) {
-                    self.router.remove(filter, mailbox.client());
+                    self.leave(filter, mailbox);
                     removed.push((filter.clone(), Some(options)));
                 }
             }
             // under the lock: these deletions do not come behind a row of the client's next session
-            if !state.durable || removed.is_empty() {
+            if !mailbox.is_home() || removed.is_empty() {
                 Pending::Ready(Outcome::Done)
             } else {
                 let writes = removed.iter().map(|(filter, _)| {
                     let key = rows::subscription_key(mailbox.client(), filter.as_str());
                     Write::delete(Table::Subscription, key)
                 });
-                self.write(mailbox.shard(), writes.collect())
+                self.write(mailbox, writes.collect())
             }
         };
-        let broker = Arc::clone(self);
-        let mailbox = Arc::clone(mailbox);
+        let (broker, mailbox) = (Arc::clone(self), Arc::clone(mailbox));
         let forgotten = forgotten.then(move |outcome| {
-            if outcome.is_done() {
-                broker.announce(&mailbox, &removed, LifecycleEvent::Unsubscribed);
-            } else {
+            if !outcome.is_done() {
                 broker.take_back(&mailbox, removed);
             }
             outcome
@@ -136,38 +202,15 @@ impl Broker {
         for (filter, options) in before {
             if let Some(options) = options {
                 state.subscribe(&filter, options);
-                self.router.insert(&filter, mailbox, options);
+                drop(self.join(&filter, mailbox, options));
             } else {
                 state.unsubscribe(&filter);
-                self.router.remove(&filter, mailbox.client());
+                self.leave(&filter, mailbox);
             }
         }
     }
 
-    /// Reads more for a client whose queue has room: rows of its durable queue, then retained messages of its new
-    /// subscriptions. False when there is nothing, or nothing yet.
-    pub(crate) fn refill(self: &Arc<Self>, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
-        self.page_in(mailbox, epoch) || self.backfill(mailbox, epoch)
-    }
-
-    fn page_in(&self, mailbox: &Mailbox, epoch: SessionEpoch) -> bool {
-        let request = mailbox.lock_as(epoch).and_then(|mut state| {
-            state
-                .outbound_if_any()
-                .and_then(|outbound| outbound.wants_page(&self.bounds))
-        });
-        let Some(request) = request else { return false };
-        let (rows, is_last) = self.read_queue(mailbox, request.after, request.limit);
-        let Some(mut state) = mailbox.lock_as(epoch) else {
-            return false;
-        };
-        let outbound = state.outbound();
-        let before = outbound.loaded();
-        outbound.page_in(request, rows, is_last, &self.bounds);
-        outbound.loaded() > before
-    }
-
-    fn backfill(self: &Arc<Self>, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
+    pub(crate) fn backfill(self: &Arc<Self>, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
         let now = self.now();
         let cursor = {
             let Some(state) = mailbox.lock_as(epoch) else {
@@ -219,18 +262,26 @@ impl Broker {
     fn announce(
         self: &Arc<Self>,
         mailbox: &Mailbox,
-        filters: &[(Filter, Option<Options>)],
+        filters: Vec<Filter>,
+        verdicts: Option<&[bool]>,
         event: LifecycleEvent,
     ) {
-        if !self.config.subscription_events || filters.is_empty() {
+        if !self.config.subscription_events {
             return;
         }
-        let is_watched = event
-            .topic(mailbox.client())
-            .is_some_and(|topic| self.router.is_wanted(&topic));
+        let is_so = |index: usize| verdicts.is_none_or(|each| each.get(index) == Some(&true));
+        let filters: Vec<_> = filters
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| is_so(*index))
+            .map(|(_, filter)| filter.as_str())
+            .collect();
+        let is_watched = !filters.is_empty()
+            && event
+                .topic(mailbox.client())
+                .is_some_and(|topic| self.router.is_wanted(&topic));
         let connection = mailbox.lock().connection.clone().filter(|_| is_watched);
         let Some(connection) = connection else { return };
-        let topics: Vec<_> = filters.iter().map(|(filter, _)| filter.as_str()).collect();
         let subject = events::Subject {
             client: mailbox.client(),
             kind: connection.kind,
@@ -238,9 +289,9 @@ impl Broker {
             principal: &connection.principal,
         };
         let message = if event == LifecycleEvent::Subscribed {
-            events::subscribed(subject, &topics, self.now())
+            events::subscribed(subject, &filters, self.now())
         } else {
-            events::unsubscribed(subject, &topics, self.now())
+            events::unsubscribed(subject, &filters, self.now())
         };
         if let Some(message) = message {
             drop(self.route(message, Patience::Never));
@@ -260,6 +311,13 @@ fn retained_delivery(message: Message, options: Options) -> Delivery {
 }
 
 impl State {
+    /// Whether there is a subscription to this filter.
+    pub(crate) fn is_subscribed(&self, filter: &Filter) -> bool {
+        self.subscriptions
+            .binary_search_by(|(known, _)| known.cmp(filter))
+            .is_ok()
+    }
+
     /// Keeps a subscription; gives back what it replaced.
     pub(crate) fn subscribe(&mut self, filter: &Filter, options: Options) -> Option<Options> {
         match self

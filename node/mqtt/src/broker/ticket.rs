@@ -72,6 +72,14 @@ impl Pending {
         }
     }
 
+    /// The outcome, if it is known.
+    pub(crate) fn known(&self) -> Option<Outcome> {
+        match self {
+            Self::Ready(outcome) => Some(*outcome),
+            Self::Waiting(ticket) => ticket.0.lock().outcome,
+        }
+    }
+
     /// Waits for the outcome.
     pub(crate) async fn outcome(self) -> Outcome {
         std::future::poll_fn(|cx| self.poll(cx)).await

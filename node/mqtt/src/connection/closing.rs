@@ -21,7 +21,10 @@ impl<S: Stream, G: Gate> Connection<S, G> {
         self.edge.closed(close, &self.peer);
         let is_told = close.send_disconnect && self.out.version().is_v5();
         if is_told && close.reason.may_disconnect() {
-            let goodbye = Disconnect::new(close.reason);
+            let mut goodbye = Disconnect::new(close.reason);
+            if close.cause == CloseCause::Moved {
+                goodbye.server_reference = self.session.server_reference();
+            }
             // A client that takes no packet of four bytes learns nothing.
             let _is_pushed = self.out.push(&Packet::Disconnect(Box::new(goodbye)));
         }

@@ -30,14 +30,12 @@ impl Session {
         }
         match self.acknowledge(|outbound| outbound.receive(id))? {
             Acknowledged::Received(sequence) => {
-                // under the lock: the row does not come behind the deletions of a session that ends now
-                let state = self.state()?;
-                let remembered = if state.durable {
-                    self.broker.mark_released(&self.mailbox, sequence)
+                let remembered = if self.mailbox.is_window() {
+                    self.broker
+                        .ask_received(&self.mailbox, self.epoch, sequence)
                 } else {
                     Pending::Ready(Outcome::Done)
                 };
-                drop(state);
                 self.reply(What::PubRel(id, sequence), remembered, out)
             },
             Acknowledged::Again | Acknowledged::Finished(_) => {
@@ -57,27 +55,23 @@ impl Session {
             .map(drop)
     }
 
-    /// Notes an acknowledgement; a row that is done will be deleted.
+    /// Notes an acknowledgement; the home of a durable session is told what is done.
     fn acknowledge(
         &self,
         note: impl FnOnce(&mut crate::broker::Outbound) -> Acknowledged,
     ) -> Result<Acknowledged, Close> {
         let mut state = self.state()?;
-        let durable = state.durable;
         let Some(outbound) = state.outbound_if_any() else {
             return Ok(Acknowledged::Unknown);
         };
         let acknowledged = note(outbound);
-        if let Acknowledged::Finished(sequence) = acknowledged {
-            if durable {
-                outbound.begin_delete(sequence);
-            } else {
-                state.tidy();
-            }
-            drop(state);
-            if durable {
-                self.broker.delete_soon(&self.mailbox, sequence);
-            }
+        state.tidy();
+        drop(state);
+        if let Acknowledged::Finished(sequence) = acknowledged
+            && self.mailbox.is_window()
+        {
+            self.broker
+                .acknowledged(&self.mailbox, self.epoch, sequence);
         }
         Ok(acknowledged)
     }

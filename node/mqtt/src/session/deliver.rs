@@ -39,7 +39,7 @@ impl Session {
                     super::say(&Packet::PubRel(release), out);
                 },
                 Next::Message(next, was_sent) => self.send(&next, was_sent, out)?,
-                Next::PerhapsMore if self.broker.refill(&self.mailbox, self.epoch) => {},
+                Next::PerhapsMore if self.refill() => {},
                 Next::PerhapsMore | Next::Nothing => return Ok(()),
             }
         }
@@ -48,9 +48,9 @@ impl Session {
 
     fn next_message(&self) -> Result<Next, Close> {
         let mut state = self.state()?;
-        let owes_retained = state.backfill.is_some();
+        let may_refill = state.hungry || state.backfill.is_some();
         let Some(outbound) = state.outbound_if_any() else {
-            return Ok(if owes_retained {
+            return Ok(if may_refill {
                 Next::PerhapsMore
             } else {
                 Next::Nothing
@@ -60,13 +60,32 @@ impl Session {
             let was_sent = next.qos > Qos::AtMostOnce && outbound.was_sent(next.sequence);
             return Ok(Next::Message(next, was_sent));
         }
-        let may_refill = owes_retained || outbound.has_spilled();
         state.tidy();
         Ok(if may_refill {
             Next::PerhapsMore
         } else {
             Next::Nothing
         })
+    }
+
+    /// Reads what only storage has, on this task: the client's own. A home on another node reads for itself.
+    fn refill(&self) -> bool {
+        if !self.mailbox.is_window() {
+            return self.broker.refill(&self.mailbox, self.epoch);
+        }
+        let home = {
+            let Ok(mut state) = self.state() else {
+                return false;
+            };
+            state.hungry = false;
+            state.link.as_ref().and_then(|link| link.here().cloned())
+        };
+        let Some(home) = home else { return false };
+        let has_more = self.broker.refill(&home, self.epoch);
+        if has_more {
+            self.broker.feed(&home);
+        }
+        has_more
     }
 
     fn send(&mut self, queued: &Queued, dup: bool, out: &mut Outgoing) -> Result<(), Close> {
@@ -115,18 +134,18 @@ impl Session {
         if queued.qos == Qos::AtMostOnce {
             return Ok(());
         }
-        let mut state = self.state()?;
-        let durable = state.durable;
-        let Some(outbound) = state.outbound_if_any() else {
-            return Ok(());
+        let skipped = {
+            let mut state = self.state()?;
+            let Some(outbound) = state.outbound_if_any() else {
+                return Ok(());
+            };
+            outbound.finish(packet_id(queued.sequence), queued.qos)
         };
-        let skipped = outbound.finish(packet_id(queued.sequence), queued.qos);
         if let Acknowledged::Finished(sequence) = skipped
-            && durable
+            && self.mailbox.is_window()
         {
-            outbound.begin_delete(sequence);
-            drop(state);
-            self.broker.delete_soon(&self.mailbox, sequence);
+            self.broker
+                .acknowledged(&self.mailbox, self.epoch, sequence);
         }
         Ok(())
     }

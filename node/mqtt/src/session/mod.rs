@@ -186,22 +186,27 @@ impl Session {
         if !is_current {
             return None; // the fleet knows: it opened the newer one, or ended the session
         }
+        let client = self.mailbox.client().clone();
+        if close.cause == CloseCause::Moved {
+            return Some(self.broker.fleet_moved(client, self.epoch));
+        }
         let reason = match (close.cause, self.farewell.prevent_will) {
             (CloseCause::Administrative, prevent_will) => {
                 device::DisconnectReason::ApiInitiated { prevent_will }
             },
             _ => close.disconnect_reason(),
         };
-        let with_will = close.cause != CloseCause::ClientDisconnect && !self.farewell.prevent_will;
+        let is_willed = !matches!(
+            close.cause,
+            CloseCause::ClientDisconnect | CloseCause::Refused
+        );
+        let with_will = is_willed && !self.farewell.prevent_will;
         let end = End {
             reason,
             expiry: self.farewell.expiry,
             with_will,
         };
-        Some(
-            self.broker
-                .fleet_disconnect(self.mailbox.client().clone(), self.epoch, end),
-        )
+        Some(self.broker.fleet_disconnect(client, self.epoch, end))
     }
 
     /// Refuses to go on when another connection speaks for the client.
@@ -240,11 +245,19 @@ impl Session {
     }
 
     fn on_eviction(&mut self, eviction: Eviction) -> Close {
-        self.farewell.prevent_will = eviction.prevent_will;
-        if eviction.end_session {
+        let Eviction::Asked {
+            reason,
+            prevent_will,
+            end_session,
+        } = eviction
+        else {
+            return Close::because(ReasonCode::UseAnotherServer, CloseCause::Moved);
+        };
+        self.farewell.prevent_will = prevent_will;
+        if end_session {
             self.farewell.expiry = Some(0);
         }
-        match eviction.reason {
+        match reason {
             EvictReason::TakenOver => taken_over(),
             EvictReason::Administrative => {
                 Close::because(ReasonCode::AdministrativeAction, CloseCause::Administrative)
@@ -268,6 +281,11 @@ impl Session {
             CloseCause::ClientDisconnectWithWill
         };
         Close::silent(cause)
+    }
+
+    /// Where the client should go, if this node sends its clients away.
+    pub(crate) fn server_reference(&self) -> Option<String> {
+        self.broker.server_reference()
     }
 
     const fn speaks_v5(&self) -> bool {

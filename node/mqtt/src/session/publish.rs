@@ -59,27 +59,31 @@ impl Session {
     /// PUBREL: the identifier is free once its row is gone.
     pub(super) fn on_pubrel(&mut self, ack: &Ack, out: &mut Outgoing) -> Result<(), Close> {
         let id = ack.packet_id;
-        let (is_known, durable) = {
+        let is_durable = self.mailbox.is_window();
+        let is_known = {
             let mut state = self.state()?;
-            let durable = state.durable;
-            let is_known = match state.inbound.get(&id) {
-                Some(Inbound::Received) => true,
-                Some(Inbound::Committing(_)) | None => false,
-            };
-            if is_known && !durable {
+            let is_known = matches!(state.inbound(id), Some(Inbound::Received));
+            if is_known && !is_durable {
                 state.inbound.remove(&id);
                 state.tidy();
             }
-            (is_known, durable)
+            is_known
         };
         if !is_known {
             let unknown = Ack::new(id, ReasonCode::PacketIdentifierNotFound);
             self.reply_with(Packet::PubComp(unknown), out);
             return Ok(());
         }
-        let freed = if durable {
+        let freed = if is_durable {
             // a crash between PUBCOMP and the deletion would take the next message of this identifier for this one
-            self.broker.free_identifier(&self.mailbox, id)
+            let mailbox = std::sync::Arc::clone(&self.mailbox);
+            let freed = self.broker.ask_free(&mailbox, self.epoch, id);
+            freed.then(move |outcome| {
+                if outcome.is_done() {
+                    mailbox.lock().inbound.remove(&id);
+                }
+                outcome
+            })
         } else {
             Pending::Ready(Outcome::Done)
         };
@@ -124,8 +128,7 @@ impl Session {
         let (Qos::ExactlyOnce, Some(id)) = (publish.qos, publish.packet_id) else {
             return Ok(false);
         };
-        let state = self.state()?;
-        Ok(state.inbound.contains_key(&id))
+        Ok(self.state()?.inbound(id).is_some())
     }
 
     /// A QoS 2 message that came before is acknowledged again and has no other effect.
@@ -133,8 +136,8 @@ impl Session {
         let Some(id) = publish.packet_id else {
             return Err(Close::protocol_error());
         };
-        let after = match self.state()?.inbound.get(&id) {
-            Some(Inbound::Committing(pending)) => pending.clone(),
+        let after = match self.state()?.inbound(id) {
+            Some(Inbound::Committing(pending)) => pending,
             Some(Inbound::Received) | None => Pending::Ready(Outcome::Done),
         };
         self.reply(What::PubRec(id), after, out)
@@ -238,7 +241,7 @@ impl Session {
     ) -> Result<(), Close> {
         let (settler, ticket) = Ticket::pair();
         let pending = Pending::Waiting(ticket);
-        let durable = {
+        {
             let mut state = self.state()?;
             if state.inbound.len() >= UNRELEASED_MAX {
                 return Err(Close::because(
@@ -249,11 +252,13 @@ impl Session {
             state
                 .inbound
                 .insert(id, Inbound::Committing(pending.clone()));
-            state.durable
-        };
+        }
+        if self.mailbox.is_window() {
+            self.broker.receiving(&self.mailbox, id, &pending);
+        }
         let effect = self.effect(publish);
         self.broker
-            .remember_identifier(&self.mailbox, id, durable, effect, settler);
+            .remember_identifier(&self.mailbox, self.epoch, id, effect, settler);
         self.reply(What::PubRec(id), pending, out)
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use super::{Session, say};
 use crate::{
-    broker::{Outcome, Pending},
+    broker::{Outcome, Pending, Verdicts},
     close::{Close, CloseCause},
     outgoing::Outgoing,
     packet::{Ack, Packet, SubAck},
@@ -37,10 +37,10 @@ pub(super) enum What {
     PubRel(NonZeroU16, u64),
     /// A PUBREL of the client.
     PubComp(NonZeroU16),
-    /// A SUBSCRIBE, with what is granted if it can be kept.
-    SubAck(Box<SubAck>),
-    /// An UNSUBSCRIBE.
-    UnsubAck(Box<SubAck>),
+    /// A SUBSCRIBE, with what is granted if it can be kept, and if there is room for it.
+    SubAck(Box<SubAck>, Option<Verdicts>),
+    /// An UNSUBSCRIBE, and which of the subscriptions existed.
+    UnsubAck(Box<SubAck>, Verdicts),
     /// An acknowledgement whose reason is known.
     Said(Box<Packet>),
 }
@@ -128,14 +128,17 @@ impl Session {
                 self.unacknowledged = self.unacknowledged.saturating_sub(1);
                 Packet::PubComp(Ack::new(id, ReasonCode::Success))
             },
-            What::SubAck(mut ack) => {
+            What::SubAck(mut ack, verdicts) => {
+                let verdicts = verdicts.as_ref().and_then(|verdicts| verdicts.get());
+                judge(&mut ack, verdicts, ReasonCode::QuotaExceeded);
                 refuse_granted(&mut ack, refusal(outcome));
                 Packet::SubAck(ack)
             },
-            What::UnsubAck(mut ack) => {
+            What::UnsubAck(mut ack, existed) => {
                 if !outcome.is_done() && !self.speaks_v5() {
                     return Err(cannot_store(outcome)); // an UNSUBACK of 3.1.1 cannot say no
                 }
+                judge(&mut ack, existed.get(), ReasonCode::NoSubscriptionExisted);
                 let cannot =
                     (!outcome.is_done()).then_some(ReasonCode::ImplementationSpecificError);
                 refuse_granted(&mut ack, cannot);
@@ -159,6 +162,17 @@ impl Session {
             Outcome::QuotaExceeded | Outcome::TooLarge => ReasonCode::QuotaExceeded,
             Outcome::Unavailable => ReasonCode::ImplementationSpecificError,
         })
+    }
+}
+
+/// Each filter that was not refused at once has a verdict: `no` is what the client is told of those that failed.
+fn judge(ack: &mut SubAck, verdicts: Option<&Vec<bool>>, no: ReasonCode) {
+    let Some(verdicts) = verdicts else { return };
+    let open = ack.reasons.iter_mut().filter(|reason| !reason.is_error());
+    for (reason, is_yes) in open.zip(verdicts) {
+        if !is_yes {
+            *reason = no;
+        }
     }
 }
 

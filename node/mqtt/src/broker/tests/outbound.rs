@@ -109,7 +109,7 @@ impl Model {
             Step::AcknowledgeNewest => self.acknowledge(self.sent.last().copied()),
             Step::Delete => self.delete(),
             Step::Reconnect => {
-                self.outbound.detach(true);
+                self.outbound.detach(None);
                 self.sent.clear();
             },
             Step::Crash => self.crash(),
@@ -211,7 +211,7 @@ impl Model {
         self.outbound = if found.is_empty() {
             Outbound::starting_at(next)
         } else {
-            Outbound::recovered(&found, WINDOW)
+            Outbound::recovered(&found, WINDOW, 1)
         };
         self.proposed.clear();
         self.acknowledged.clear();
