@@ -382,7 +382,7 @@ impl Broker {
     fn dispose(&self, mailbox: &Arc<Mailbox>, superseded_by: Option<SessionEpoch>) {
         let durable = mailbox.lock().durable;
         let subscriptions = mailbox.end(superseded_by);
-        self.router.remove_all(&subscriptions, mailbox.client());
+        self.leave_all(&subscriptions, mailbox);
         if durable {
             self.purge(mailbox);
         }

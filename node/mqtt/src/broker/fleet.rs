@@ -5,7 +5,7 @@ use std::{fmt, sync::Weak};
 use umbel_actors::{Fleet, Refused, ports::BoxFuture};
 use umbel_core::{
     device::{Connect, DisconnectReason},
-    ids::{ClientId, DeviceId, SessionEpoch},
+    ids::{ClientId, DeviceId, NodeId, SessionEpoch},
     shadow,
     time::Tick,
 };
@@ -57,6 +57,12 @@ pub trait FleetPort: Send + Sync + 'static {
     /// A connection ended. An epoch that is over changes nothing.
     fn disconnect(&self, client: ClientId, epoch: SessionEpoch, end: End)
     -> BoxFuture<'static, ()>;
+
+    /// The node to which a client is connected, or was when it was last heard of, if this node owns its record and the
+    /// record has a connection. Nobody asks on a node that is alone.
+    fn gateway_of(&self, _client: &ClientId) -> Option<NodeId> {
+        None
+    }
 
     /// A request to a shadow; the answer is published. Requests that are polled once, one after the other, are worked
     /// on in that order.

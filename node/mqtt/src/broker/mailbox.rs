@@ -104,6 +104,7 @@ pub(crate) struct Mailbox {
     /// Which connection speaks for the session; older ones have to go.
     epoch: AtomicU64,
     connected: AtomicBool,
+    home: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -133,6 +134,7 @@ impl Mailbox {
             shard,
             epoch: AtomicU64::new(epoch.0),
             connected: AtomicBool::new(false),
+            home: AtomicBool::new(false),
             state: Mutex::new(State {
                 durable: false,
                 ended: false,
@@ -168,6 +170,11 @@ impl Mailbox {
         self.connected.load(Ordering::Acquire)
     }
 
+    /// Whether this is a durable session.
+    pub(crate) fn is_home(&self) -> bool {
+        self.home.load(Ordering::Acquire)
+    }
+
     /// The guarded part.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
@@ -192,6 +199,7 @@ impl Mailbox {
         let was_durable = state.durable;
         state.leave(was_durable);
         state.durable = durable;
+        self.home.store(durable, Ordering::Release);
         state.eviction = None;
         state.connection = Some(connection);
     }

@@ -14,6 +14,7 @@ mod delivery;
 mod direct;
 mod durable;
 mod fleet;
+mod join;
 mod mailbox;
 pub mod metrics;
 mod outbound;
@@ -23,6 +24,7 @@ mod publish;
 mod recover;
 mod retained;
 mod router;
+mod routes;
 mod rows;
 mod sessions;
 mod subscribe;
@@ -59,6 +61,8 @@ pub struct Broker {
     clock: Arc<dyn Clock>,
     nodes: Arc<dyn Nodes>,
     peers: Arc<dyn Peers>,
+    /// `None` for a broker that is alone.
+    routes: Option<routes::Routes>,
     fleet: OnceLock<Arc<dyn FleetPort>>,
     sessions: sessions::Sessions,
     router: router::Router,
@@ -82,6 +86,17 @@ impl Broker {
         nodes: Arc<dyn Nodes>,
         peers: Arc<dyn Peers>,
     ) -> Arc<Self> {
+        let routes = routes::Routes::new(nodes.me(), nodes.boot(), ledger.shards());
+        Self::build(config, ledger, clock, (nodes, peers), Some(routes))
+    }
+
+    fn build(
+        config: Config,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        (nodes, peers): (Arc<dyn Nodes>, Arc<dyn Peers>),
+        routes: Option<routes::Routes>,
+    ) -> Arc<Self> {
         let quota = retained::Quota {
             messages: config.retained_messages_max,
             bytes: config.retained_bytes_max,
@@ -94,6 +109,7 @@ impl Broker {
             clock,
             nodes,
             peers,
+            routes,
             fleet: OnceLock::new(),
             sessions: sessions::Sessions::default(),
             router: router::Router::default(),
@@ -107,7 +123,18 @@ impl Broker {
     /// The broker of a node that is alone: it owns what its ledger says it owns.
     pub fn alone(config: Config, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let nodes = OneNode::new(NodeId(1), Arc::clone(&ledger));
-        Self::new(config, ledger, clock, Arc::new(nodes), Arc::new(NoPeers))
+        Self::build(
+            config,
+            ledger,
+            clock,
+            (Arc::new(nodes), Arc::new(NoPeers)),
+            None,
+        )
+    }
+
+    /// Starts what runs beside the sessions. Once, when the fleet is attached.
+    pub fn start(self: &Arc<Self>) {
+        self.start_routes();
     }
 
     /// Gives the broker its fleet. Only the first call counts.

@@ -12,7 +12,7 @@ use super::{
     mailbox::Delivered,
     metrics::{self, Drop},
     retained::Full,
-    router::Receiver,
+    router::{Receiver, Scope},
     rows,
     ticket::{Outcome, Pending, start},
 };
@@ -33,9 +33,15 @@ impl Broker {
         } else {
             Pending::Ready(Outcome::NoMatch)
         };
-        let receivers = self
-            .router
-            .receivers(&message.topic, message.publisher.as_ref());
+        if let Some(routes) = &self.routes {
+            return self.route_far(routes, message, patience, retained);
+        }
+        let receivers = self.router.receivers(
+            &message.topic,
+            message.publisher.as_ref(),
+            &Scope::ALL,
+            |group| self.router.pick(group),
+        );
         if receivers.is_empty() {
             return match retained {
                 Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
@@ -51,7 +57,12 @@ impl Broker {
     }
 
     /// A message to one receiver: into its queue, or into the batch of rows to be committed.
-    fn hand_over(self: &Arc<Self>, message: &Arc<Message>, receiver: Receiver, batch: &mut Batch) {
+    pub(crate) fn hand_over(
+        self: &Arc<Self>,
+        message: &Arc<Message>,
+        receiver: Receiver,
+        batch: &mut Batch,
+    ) {
         let delivery = Delivery {
             sequence: 0,
             message: Arc::clone(message),

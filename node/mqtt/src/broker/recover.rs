@@ -92,7 +92,7 @@ impl Broker {
             };
             let mailbox = self.recovered(&client, shard);
             mailbox.lock().subscribe(&filter, options);
-            self.router.insert(&filter, &mailbox, options);
+            drop(self.join(&filter, &mailbox, options));
             found.subscriptions += 1;
             true
         });

@@ -46,6 +46,7 @@ impl Broker {
             return Some(Pending::Ready(Outcome::Done));
         }
         let mut replaced = Vec::with_capacity(asked.len());
+        let mut known = Pending::Ready(Outcome::Done);
         let kept = {
             let mut state = mailbox.lock_as(epoch)?;
             let durable = state.durable;
@@ -53,7 +54,7 @@ impl Broker {
             for one in asked {
                 let before = state.subscribe(&one.filter, one.options);
                 // under the mailbox's lock: a session that ends now takes this entry with it
-                self.router.insert(&one.filter, mailbox, one.options);
+                known = known.and(self.join(&one.filter, mailbox, one.options));
                 if one.retained_if_known || before.is_none() && one.retained_if_new {
                     let backfill = state.backfill.get_or_insert_default();
                     backfill.add(one.filter.clone(), one.options);
@@ -74,7 +75,7 @@ impl Broker {
         };
         let broker = Arc::clone(self);
         let mailbox = Arc::clone(mailbox);
-        Some(kept.then(move |outcome| {
+        Some(kept.and(known).then(move |outcome| {
             if outcome.is_done() {
                 broker.announce(&mailbox, &replaced, LifecycleEvent::Subscribed);
             } else {
@@ -99,7 +100,7 @@ impl Broker {
                 let before = filter.as_ref().and_then(|filter| state.unsubscribe(filter));
                 existed.push(before.is_some());
                 if let (Some(filter), Some(options)) = (filter, before) {
-                    self.router.remove(filter, mailbox.client());
+                    self.leave(filter, mailbox);
                     removed.push((filter.clone(), Some(options)));
                 }
             }
@@ -136,10 +137,10 @@ impl Broker {
         for (filter, options) in before {
             if let Some(options) = options {
                 state.subscribe(&filter, options);
-                self.router.insert(&filter, mailbox, options);
+                drop(self.join(&filter, mailbox, options));
             } else {
                 state.unsubscribe(&filter);
-                self.router.remove(&filter, mailbox.client());
+                self.leave(&filter, mailbox);
             }
         }
     }
