@@ -107,6 +107,7 @@ async fn start(dir: &Path) -> Result<Arc<Shards>, Box<dyn std::error::Error>> {
         Config::new(NodeId(1), SHARDS),
         Arc::new(log),
         Arc::new(state),
+        None,
         Arc::new(|_| exit(1)),
     )
     .await?;

@@ -270,17 +270,7 @@ impl<C> Decode<C> for Row {
 
 /// The table of a number on disk. Numbers are never reused, so an unknown one is from a newer release.
 fn table(number: u8) -> Result<Table, DecodeError> {
-    const TABLES: [Table; 6] = [
-        Table::Device,
-        Table::Shadow,
-        Table::Subscription,
-        Table::Queue,
-        Table::Inbound,
-        Table::Retained,
-    ];
-    TABLES
-        .into_iter()
-        .find(|table| *table as u8 == number)
+    Table::from_number(number)
         .ok_or_else(|| DecodeError::OtherString(format!("unknown table {number}")))
 }
 

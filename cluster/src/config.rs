@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use umbel_core::ids::NodeId;
+use umbel_storage::Boot;
 
 use crate::{codec, raft::types::NODE_MAX};
 
@@ -22,8 +23,28 @@ pub struct Config {
     pub election_min: Duration,
     /// … to here. Also the lease.
     pub election_max: Duration,
+    /// An owner's lease is shorter than its followers' promise by this: clocks do not go at the same speed.
+    pub lease_margin: Duration,
     /// When the log is replaced by a snapshot.
     pub snapshots: Snapshots,
+    /// What a change of members waits for.
+    pub changes: Changes,
+    /// This life, if [`crate::begin_life`] was called for it already.
+    pub boot: Option<Boot>,
+}
+
+/// What a change of members, or a transfer, waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Changes {
+    /// A member counts as caught up when so few entries are missing: it has the rest within a moment.
+    pub lag_entries: u64,
+    /// How long a new member may take to catch up before the change is given up. It goes on catching up; the change is
+    /// asked for again.
+    pub catch_up: Duration,
+    /// How long each step may take to be committed.
+    pub step: Duration,
+    /// How long a transfer may take before the owner goes on as before.
+    pub transfer: Duration,
 }
 
 /// Bounds of the queue and the batches of each shard.
@@ -56,6 +77,10 @@ pub struct Snapshots {
     /// Entries kept behind the snapshot, for a peer that is a little late. They may be large, and there are many
     /// shards: a later peer gets the snapshot.
     pub tail_entries: u64,
+    /// The same where there are peers, to which a few thousand entries are cheaper than a snapshot …
+    pub peer_tail_entries: u64,
+    /// … but not more bytes than these, estimated from what was applied lately.
+    pub peer_tail_bytes: u64,
     /// How often it is looked whether one is due.
     pub every: Duration,
     /// How long after a failure (a full disk, mostly) it is tried again.
@@ -72,8 +97,16 @@ impl Config {
             heartbeat: Duration::from_millis(150),
             election_min: Duration::from_millis(450),
             election_max: Duration::from_millis(900),
+            lease_margin: Duration::from_millis(90),
             snapshots: Snapshots::default(),
+            changes: Changes::default(),
+            boot: None,
         }
+    }
+
+    /// How long an owner may speak after the sending of what a majority answered.
+    pub(crate) fn lease(&self) -> Duration {
+        self.election_max.saturating_sub(self.lease_margin)
     }
 
     /// Checks what cannot be changed once groups run.
@@ -91,6 +124,8 @@ impl Config {
                 "election timeout",
                 "must satisfy heartbeat < minimum < maximum",
             ))
+        } else if self.lease() < self.heartbeat.saturating_mul(2) {
+            Some(("lease", "is shorter than two heartbeats"))
         } else if limits.queue_commands_max == 0 || limits.batch_commands_max == 0 {
             Some(("limits", "allow no command at all"))
         } else if limits.queue_bytes_max < limits.command_bytes_max {
@@ -133,8 +168,21 @@ impl Default for Snapshots {
             entries: 20_000,
             bytes: 32 << 20,
             tail_entries: 16,
+            peer_tail_entries: 4096,
+            peer_tail_bytes: 4 << 20,
             every: Duration::from_secs(1),
             retry: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self {
+            lag_entries: 64,
+            catch_up: Duration::from_secs(60),
+            step: Duration::from_secs(5),
+            transfer: Duration::from_secs(2),
         }
     }
 }

@@ -5,9 +5,13 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 use umbel_core::ids::NodeId;
-use umbel_storage::log::{GroupId, GroupLog};
+use umbel_storage::{
+    Boot,
+    log::{GroupId, GroupLog, Meta},
+};
 
 use crate::{
     codec::{decode_meta, encode_meta},
@@ -70,4 +74,35 @@ pub(crate) async fn check(configured: Identity, log: &dyn GroupLog) -> Result<()
     log.append(GROUP, vec![(0, bytes.into())], done);
     let outcome = receiver.await.map_err(|error| unknown(&error))?;
     outcome.map_err(|error| unknown(&error))
+}
+
+/// How many bits of a [`Boot`] are chance: lives that a restored disk counts again are told apart by them.
+const CHANCE_BITS: u32 = 20;
+
+/// Begins a life of the node: counts it, durably, before anything is said to anybody.
+///
+/// A number that is not above the highest that other nodes have seen means that the disk went back in time.
+pub async fn begin_life(log: &dyn GroupLog) -> Result<Boot, StartError> {
+    let unknown = |error: &dyn fmt::Display| StartError::IdentityUnknown(error.to_string());
+    let lived = lives(log).map_err(|error| unknown(&error))?;
+    let life = lived + 1;
+    let bytes = Bytes::from(encode_meta(life).map_err(|error| unknown(&error))?);
+    let (sender, receiver) = oneshot::channel();
+    let done = Box::new(move |outcome| drop(sender.send(outcome)));
+    log.set_meta(GROUP, Meta::Lives, bytes, done);
+    let outcome = receiver.await.map_err(|error| unknown(&error))?;
+    outcome.map_err(|error| unknown(&error))?;
+    let chance = rand::random::<u64>() & ((1 << CHANCE_BITS) - 1);
+    Ok(Boot((life << CHANCE_BITS) | chance))
+}
+
+/// How often the node was started before.
+fn lives(log: &dyn GroupLog) -> Result<u64, crate::codec::CodecError> {
+    log.meta(GROUP, Meta::Lives)
+        .map_or(Ok(0), |bytes| decode_meta("number of lives", &bytes))
+}
+
+/// The number of a life without its part of chance: grows by one at each start.
+pub const fn life(boot: Boot) -> u64 {
+    boot.0 >> CHANCE_BITS
 }

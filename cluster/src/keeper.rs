@@ -9,9 +9,9 @@ use umbel_core::ids::ShardId;
 use umbel_storage::log::GroupId;
 
 use crate::{
+    hosted::Hosted,
     metrics::{Meters, Totals},
     raft::group::{Group, Parts},
-    shard::Shard,
 };
 
 /// A shard is rebuilt this often before it is left alone: a disk that damages it again and again has to be
@@ -21,7 +21,7 @@ const REBUILDS_MAX: u32 = 5;
 /// What the keeper keeps.
 pub(crate) struct Keeper {
     /// All shards of the node.
-    pub(crate) shards: Arc<[Arc<Shard>]>,
+    pub(crate) hosted: Arc<Hosted>,
     /// What groups are made of.
     pub(crate) parts: Parts,
     /// Where it counts.
@@ -47,7 +47,7 @@ impl Keeper {
 
     fn count(&self) {
         let mut totals = Totals::default();
-        for shard in self.shards.iter() {
+        for shard in self.hosted.all().values() {
             totals.queued += shard.queue.len();
             if let Some(group) = shard.group() {
                 group.notice_end();
@@ -66,7 +66,7 @@ impl Keeper {
     /// A shard whose rows were found damaged while it ran: its log is believed, so the rows come back.
     async fn rebuild_damaged(&mut self) {
         for id in self.parts.state.damaged() {
-            let Some(shard) = self.shards.get(usize::from(id.0)) else {
+            let Some(shard) = self.hosted.get(id) else {
                 continue;
             };
             // A shard that did not start stays down: the reason has not gone away.
@@ -87,7 +87,7 @@ impl Keeper {
 
     async fn take_snapshots(&mut self) {
         let asked = self.parts.log.wants_purge();
-        for shard in Arc::clone(&self.shards).iter() {
+        for shard in self.hosted.all().values() {
             let Some(group) = shard.group() else { continue };
             let wanted = asked.contains(&GroupId(u64::from(shard.id.0)));
             if self.is_due(shard.id, &group, wanted) {

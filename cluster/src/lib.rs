@@ -8,14 +8,19 @@
 //! cluster; a group here has one voter, and everything else is as it will be.
 
 mod batcher;
+mod clock;
 mod codec;
+mod conductor;
 pub mod config;
+pub mod control;
 pub mod gossip;
+mod hosted;
 mod identity;
 mod keeper;
 pub mod link;
 pub mod meta;
 pub mod metrics;
+mod owners;
 mod queue;
 mod raft;
 mod shard;
@@ -24,6 +29,8 @@ pub mod status;
 pub mod wire;
 
 pub use config::{Config, ConfigError};
-pub use identity::Identity;
-pub use shards::{Shards, StartError};
+pub use control::Control;
+pub use identity::{Identity, begin_life, life};
+pub use owners::Owners;
+pub use shards::{ChangeError, Changed, Members, Shards, StartError};
 pub use status::{Role, ShardStatus};

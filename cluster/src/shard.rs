@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 use umbel_core::ids::{ShardId, Term};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     queue::Queue,
     raft::{
         Damage,
-        group::{Group, Parts},
+        group::{Begin, Group, Parts},
         machine::Progress,
     },
     status::{Role, ShardStatus},
@@ -23,6 +24,7 @@ pub(crate) struct Shard {
     /// Commands that wait.
     pub(crate) queue: Queue,
     slot: RwLock<Slot>,
+    applied: watch::Sender<u64>,
 }
 
 enum Slot {
@@ -34,20 +36,22 @@ enum Slot {
 impl Shard {
     /// Starts the shard's group. A shard that cannot start is quarantined, with the reason, and is no reason for
     /// the others not to.
-    pub(crate) async fn start(id: ShardId, limits: Limits, parts: Parts) -> Self {
+    pub(crate) async fn start(id: ShardId, limits: Limits, parts: Parts, begin: Begin) -> Self {
         let shard = Self {
             id,
             queue: Queue::new(limits),
             slot: RwLock::new(Slot::Down("the group has not started yet".to_owned())),
+            applied: watch::Sender::new(0),
         };
-        shard.raise(parts).await;
+        shard.raise(parts, begin).await;
         shard
     }
 
     /// Stops the group, checks and rebuilds what is on disk, and starts it again, in a new term.
     pub(crate) async fn restart(&self, parts: Parts) {
         self.stop("the state is being rebuilt".to_owned()).await;
-        self.raise(parts).await;
+        let begin = Begin::again(&parts);
+        self.raise(parts, begin).await;
     }
 
     /// Stops the group; from now on the shard serves nothing.
@@ -59,11 +63,25 @@ impl Shard {
         }
     }
 
-    async fn raise(&self, parts: Parts) {
-        match Group::start(self.id, parts).await {
+    /// Stops the group for good.
+    pub(crate) async fn end(&self) {
+        let group = self.group();
+        self.set(Slot::Down("the replica has left this node".to_owned()));
+        if let Some(group) = group {
+            group.shutdown().await;
+        }
+    }
+
+    async fn raise(&self, parts: Parts, begin: Begin) {
+        match Group::start(self.id, parts, begin, self.applied.clone()).await {
             Ok(group) => self.set(Slot::Running(Arc::new(group))),
             Err(damage) => self.quarantine(&damage),
         }
+    }
+
+    /// Index of the last applied entry, as it grows.
+    pub(crate) fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
     }
 
     fn quarantine(&self, damage: &Damage) {

@@ -61,7 +61,7 @@ async fn start_with(log: &LogOptions, dir: &Path, config: Config) -> Arc<Shards>
         Arc::new(state.expect("state")),
         Arc::new(|why| panic!("{why}")),
     );
-    let shards = Shards::start(config, log, state, fatal)
+    let shards = Shards::start(config, log, state, None, fatal)
         .await
         .expect("shards start");
     timeout(PATIENCE, shards.settled())

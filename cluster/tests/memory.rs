@@ -37,7 +37,7 @@ impl Disk {
         let fatal = Arc::clone(&self.fatal);
         let (log, state) = (Arc::clone(&self.log), Arc::clone(&self.state));
         let fatal = Arc::new(move |message| fatal.lock().expect("lock").push(message));
-        Shards::start(config, log, state, fatal).await
+        Shards::start(config, log, state, None, fatal).await
     }
 
     async fn start(&self, config: Config) -> Arc<Shards> {

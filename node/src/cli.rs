@@ -70,6 +70,9 @@ pub struct NodeArgs {
     /// Write the endpoints to this file, as JSON, once they answer.
     #[arg(long, value_name = "FILE")]
     pub ports_file: Option<PathBuf>,
+    /// End when standard input ends, as it does with the process that started this one.
+    #[arg(long, hide = true)]
+    pub until_eof: bool,
 }
 
 /// `umbel cluster`

@@ -12,6 +12,7 @@ pub mod ctl;
 pub mod datadir;
 pub mod dev;
 pub mod identity;
+mod membership;
 mod operator;
 mod peers;
 pub mod run;

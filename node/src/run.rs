@@ -22,7 +22,7 @@ use crate::{
         Cli, ClusterCommand, Command, ConfigCommand, DevArgs, NodeArgs, RestoreArgs, UserCommand,
     },
     config::{self, Config, Loaded},
-    ctl, dev, identity, telemetry,
+    ctl, dev, identity, membership, telemetry,
     wire::{Endpoints, Node},
 };
 
@@ -33,6 +33,7 @@ const USAGE: u8 = 64;
 pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Ctl(args) => return ctl::run(args).await,
+        Command::Dev(args) if args.nodes > 1 => dev_cluster(&args).await,
         Command::Dev(args) => return dev_node(args).await,
         Command::Node(args) => return node(args).await,
         Command::Cluster(args) => return cluster_command(args.command).await,
@@ -108,7 +109,15 @@ async fn cluster_command(command: ClusterCommand) -> ExitCode {
             eprintln!("umbel: cluster.bind is not set: other nodes could not reach this one");
             ExitCode::from(USAGE)
         },
-        Ok(_loaded) => conclude(Err(anyhow::anyhow!("not yet"))),
+        Ok(loaded) => {
+            let done = match &command {
+                ClusterCommand::Init { .. } => membership::init(&loaded.config).await,
+                ClusterCommand::Join { seed, token, .. } => {
+                    membership::join(&loaded.config, seed, token).await
+                },
+            };
+            conclude(done.map(|text| println!("{text}")))
+        },
     }
 }
 
@@ -134,8 +143,27 @@ async fn node(args: NodeArgs) -> ExitCode {
             eprintln!("umbel: no [[listener]]: nobody could connect; see node/deploy/umbel.toml");
             ExitCode::from(USAGE)
         },
-        Ok(loaded) => conclude(serve(&loaded.config, args.ports_file, None, |_| ()).await),
+        Ok(loaded) => {
+            let parent = Parent {
+                is_watched: args.until_eof,
+            };
+            conclude(serve(&loaded.config, args.ports_file, None, parent, |_| ()).await)
+        },
     }
+}
+
+/// A cluster of child processes.
+async fn dev_cluster(args: &DevArgs) -> Result<()> {
+    let files = dev::prepare(args)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = async {
+        tokio::select! {
+            _ = terminate.recv() => {},
+            _ = interrupt.recv() => {},
+        }
+    };
+    dev::cluster(args, &files, ended, |line| println!("{line}")).await
 }
 
 async fn dev_node(args: DevArgs) -> ExitCode {
@@ -161,15 +189,44 @@ async fn dev_node(args: DevArgs) -> ExitCode {
                 println!("{}", dev::welcome(&files, at, args.devices));
                 at.listeners
                     .get("mqtt")
-                    .map(|broker| dev::simulate::start(args.devices, *broker))
+                    .map(|broker| dev::simulate::start(args.devices, &[*broker]))
             };
             let ca = Some(files.ca.clone());
             conclude(
-                serve(&loaded.config, args.ports_file, ca, greet)
-                    .await
-                    .map_err(hint),
+                serve(
+                    &loaded.config,
+                    args.ports_file,
+                    ca,
+                    Parent::default(),
+                    greet,
+                )
+                .await
+                .map_err(hint),
             )
         },
+    }
+}
+
+/// The process that started this one, if this one is to end with it.
+#[derive(Default)]
+struct Parent {
+    is_watched: bool,
+}
+
+impl Parent {
+    /// Resolves when it closed our standard input, as its end does.
+    async fn gone(&self) {
+        if !self.is_watched {
+            return std::future::pending().await;
+        }
+        let (done, ended) = tokio::sync::oneshot::channel();
+        // A thread of its own: a read of standard input cannot be given up, and must not hold up the end.
+        std::thread::spawn(move || {
+            // Ended or broken: either way nobody is there any more.
+            drop(io::copy(&mut io::stdin(), &mut io::sink()));
+            done.send(()).unwrap_or_default();
+        });
+        drop(ended.await);
     }
 }
 
@@ -179,6 +236,7 @@ async fn serve<T>(
     config: &Config,
     ports_file: Option<PathBuf>,
     ca: Option<PathBuf>,
+    parent: Parent,
     ready: impl FnOnce(&Endpoints) -> T,
 ) -> Result<()> {
     telemetry::start_log(&config.log)?;
@@ -195,6 +253,7 @@ async fn serve<T>(
     let asked = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        () = parent.gone() => "end of input",
     };
     tracing::info!(signal = asked, "draining");
     notify(sd_notify::NotifyState::Stopping);
@@ -230,9 +289,14 @@ fn watchdog() -> Option<tokio::task::JoinHandle<()>> {
     }))
 }
 
-/// Written beside and renamed: whoever waits for the file finds it whole.
 fn write_ports(path: &Path, at: &Endpoints, ca: Option<&Path>) -> Result<()> {
-    let mut ports = json!({ "http": at.http, "aws": at.aws, "ca": ca });
+    let mut ports = json!({
+        "http": at.http,
+        "aws": at.aws,
+        "ca": ca,
+        "cluster": at.link,
+        "gossip": at.gossip,
+    });
     if let Some(ports) = ports.as_object_mut() {
         ports.extend(
             at.listeners
@@ -240,8 +304,13 @@ fn write_ports(path: &Path, at: &Endpoints, ca: Option<&Path>) -> Result<()> {
                 .map(|(name, address)| (name.clone(), json!(address))),
         );
     }
+    write_json(path, &ports)
+}
+
+/// Written beside and renamed: whoever waits for the file finds it whole.
+pub(crate) fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     let draft = path.with_extension("draft");
     let shown = || path.display().to_string();
-    fs::write(&draft, serde_json::to_vec_pretty(&ports)?).with_context(shown)?;
+    fs::write(&draft, serde_json::to_vec_pretty(value)?).with_context(shown)?;
     fs::rename(&draft, path).with_context(shown)
 }

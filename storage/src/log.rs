@@ -47,11 +47,22 @@ pub enum Meta {
     Committed = 3,
     /// What the state store had made durable when it was last asked (a [`crate::state::Mark`]).
     Checkpoint = 4,
+    /// Of the node, not of a group: how often its process was started, and what it heard of other nodes' lives.
+    Lives = 5,
+    /// Why the group may not vote yet.
+    Probation = 6,
 }
 
 impl Meta {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Vote, Self::Purged, Self::Committed, Self::Checkpoint];
+    pub const ALL: [Self; 6] = [
+        Self::Vote,
+        Self::Purged,
+        Self::Committed,
+        Self::Checkpoint,
+        Self::Lives,
+        Self::Probation,
+    ];
 }
 
 /// Why the log did not do something.

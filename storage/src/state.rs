@@ -121,6 +121,9 @@ pub trait State: Send + Sync + 'static {
     /// Removes the shard's rows and mark, healing it as an empty one; its snapshot stays.
     fn drop_shard(&self, shard: ShardId) -> Result<(), StateError>;
 
+    /// Removes the shard's rows, mark and snapshot: this node has no part in it any more.
+    fn erase(&self, shard: ShardId) -> Result<(), StateError>;
+
     /// What the start-up check and the scrub know about a shard.
     fn health(&self, shard: ShardId) -> Health;
 

@@ -39,7 +39,7 @@ use crate::{
 pub struct StateOptions {
     /// Where the state lives; created when missing. One process at a time.
     pub dir: PathBuf,
-    /// How many shards there are: 0 up to this number, itself excluded.
+    /// How many shards there are: 0 up to this number, itself excluded; beside them there is [`ShardId::META`].
     pub shards: u16,
     /// Memory for sled's page cache.
     pub cache_bytes: u64,
@@ -59,6 +59,7 @@ impl StateOptions {
 /// The [`State`] on disk.
 pub struct StateStore {
     rows: Rows,
+    /// By number; the last one is [`ShardId::META`].
     shards: Vec<Shard>,
     snapshots: Snapshots,
     /// The shard the scrub is at.
@@ -93,8 +94,25 @@ impl StateStore {
     }
 
     fn shard(&self, id: ShardId) -> Result<&Shard, StateError> {
-        let shard = self.shards.get(usize::from(id.0));
+        let last = self.shards.len().saturating_sub(1);
+        let at = if id == ShardId::META {
+            last
+        } else {
+            usize::from(id.0)
+        };
+        // The last one goes by its own name only.
+        let shard = (at < last || id == ShardId::META).then(|| self.shards.get(at));
+        let shard = shard.flatten();
         shard.ok_or_else(|| StateError::Io(format!("there is no shard {id}")))
+    }
+
+    /// The shard at a place of the list.
+    fn id_at(&self, at: usize) -> ShardId {
+        if at + 1 == self.shards.len() {
+            ShardId::META
+        } else {
+            ShardId(u16::try_from(at).unwrap_or(u16::MAX))
+        }
     }
 
     /// The shard, if it may be believed.
@@ -322,14 +340,20 @@ impl State for StateStore {
         self.rebuild(shard, &mut applied, None, |_| Ok(()))
     }
 
+    fn erase(&self, shard: ShardId) -> Result<(), StateError> {
+        self.drop_shard(shard)?;
+        self.snapshots.remove(shard)
+    }
+
     fn health(&self, shard: ShardId) -> Health {
         self.shard(shard).map_or(Health::Sound, Shard::health)
     }
 
     fn damaged(&self) -> Vec<ShardId> {
-        let ids = (0..).map(ShardId).zip(&self.shards);
-        ids.filter(|(_, shard)| shard.is_damaged())
-            .map(|(id, _)| id)
+        let shards = self.shards.iter().enumerate();
+        shards
+            .filter(|(_, shard)| shard.is_damaged())
+            .map(|(at, _)| self.id_at(at))
             .collect()
     }
 
@@ -346,7 +370,7 @@ impl State for StateStore {
         let Some(shard) = self.shards.get(at) else {
             return true;
         };
-        let id = ShardId(u16::try_from(at).unwrap_or(u16::MAX));
+        let id = self.id_at(at);
         // what is damaged is known already; what fails is reported by those who use it
         let done = shard.is_damaged() || self.scrub_shard(id, shard, rows_max).unwrap_or(true);
         if !done {

@@ -3,29 +3,38 @@
 //! Tests here see the system only from outside, through ports and processes. Ports are 0, waiting is for a state and
 //! never for a time, and nothing outlives its test.
 #![expect(
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a test harness fails by panicking"
 )]
 
+mod cluster;
 mod http;
+mod member;
 mod mqtt;
+mod netns;
 mod node;
 mod programs;
 mod served;
+mod session;
 
 use std::{
     fmt::Display,
     time::{Duration, Instant},
 };
 
+pub use cluster::{Cluster, Plan};
 pub use http::{Answer, request};
+pub use member::Member;
 pub use mqtt::{Wire, connect_packet, framed};
 pub use node::{Endpoints, Node};
 pub use programs::{
-    Outcome, Output, Running, mosquitto_pub, mosquitto_sub, outcome, program, python, umbel,
+    Outcome, Output, Running, mosquitto, mosquitto_pub, mosquitto_sub, outcome, program, python,
+    umbel,
 };
 pub use served::{Authority, Served};
+pub use session::{Message, Session, Will};
 
 /// The one patience knob: how long any state may take to come on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     io::Write,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -44,25 +45,19 @@ pub fn python(script: &str, arguments: &[&str]) -> Output {
 
 /// Publishes with `mosquitto_pub`.
 pub fn mosquitto_pub(node: &Node, arguments: &[&str]) -> Output {
-    finish(mosquitto("mosquitto_pub", node, arguments))
+    finish(&mut mosquitto("mosquitto_pub", node.at.mqtt, arguments))
 }
 
 /// Starts `mosquitto_sub`; [`Running::finish`] gives what it received.
 pub fn mosquitto_sub(node: &Node, arguments: &[&str]) -> Running {
-    let child = mosquitto("mosquitto_sub", node, arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    Running { child: Some(child) }
+    Running::start(&mut mosquitto("mosquitto_sub", node.at.mqtt, arguments))
 }
 
-fn mosquitto(name: &str, node: &Node, arguments: &[&str]) -> Command {
+/// `mosquitto_pub` or `mosquitto_sub` for a plain listener, not yet started.
+pub fn mosquitto(name: &str, at: SocketAddr, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
-    let port = node.at.mqtt.port().to_string();
-    command
-        .args(["-h", "127.0.0.1", "-p", &port])
-        .args(arguments);
+    let (host, port) = (at.ip().to_string(), at.port().to_string());
+    command.args(["-h", &host, "-p", &port]).args(arguments);
     command
 }
 

@@ -1,17 +1,29 @@
 //! One running group: a shard's log, its state, and openraft between them.
 
+mod answer;
+mod elect;
+mod members;
+mod transfer;
+
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use openraft::{
-    EmptyNode, Raft, ServerState, SnapshotPolicy,
+    EmptyNode, LeaderId, Raft, ServerState, SnapshotPolicy,
     error::{ClientWriteError, RaftError},
     metrics::RaftServerMetrics,
 };
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Mutex as AsyncMutex, watch},
+    time::{Instant, timeout},
+};
 use umbel_core::ids::{ShardId, Term};
 use umbel_storage::{
     Refusal,
@@ -19,13 +31,18 @@ use umbel_storage::{
     state::State,
 };
 
+pub(crate) use self::elect::Act;
+pub use self::members::{ChangeError, Changed, Members};
 use crate::{
+    clock::Moment,
     config::Config,
     raft::{
         Damage, Fatal,
+        lease::Lease,
         log_store::LogStore,
         machine::{Machine, Progress},
-        network::NoPeers,
+        mux::Mux,
+        network::Network,
         recent::Common,
         recover::{self, Checkpoint},
         state_machine::StateMachine,
@@ -45,6 +62,28 @@ pub(crate) struct Parts {
     pub(crate) fatal: Fatal,
     /// Settings.
     pub(crate) config: Arc<Config>,
+    /// The way to other members, unless this node is alone.
+    pub(crate) mux: Option<Arc<Mux>>,
+}
+
+/// How a group begins of which nothing is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// With this node as its only voter.
+    Alone,
+    /// With nothing: a leader elsewhere will send what there is.
+    Waiting,
+}
+
+impl Begin {
+    /// How a group begins again that was here before: where there are peers, what is missing is with them.
+    pub(crate) fn again(parts: &Parts) -> Self {
+        if parts.mux.is_some() {
+            Self::Waiting
+        } else {
+            Self::Alone
+        }
+    }
 }
 
 /// A shard's group on this node.
@@ -58,39 +97,68 @@ pub(crate) struct Group {
     /// Whether this node needs nobody's vote.
     alone: bool,
     common: Arc<Common>,
+    config: Arc<Config>,
+    lease: Arc<Lease>,
+    mux: Option<Arc<Mux>>,
+    timers: Mutex<elect::Timers>,
+    campaigning: AtomicBool,
+    /// Takes no proposals: ownership is being handed over.
+    fenced: AtomicBool,
+    /// Held while a batch is in openraft's hands.
+    writing: AsyncMutex<()>,
+    /// One change of members or transfer at a time.
+    changing: AsyncMutex<()>,
 }
 
 impl Group {
-    /// Checks what is on disk, replays what is committed, and starts the group. A new group begins with this
-    /// node as its only voter; an old one goes on with the members it has.
-    pub(crate) async fn start(shard: ShardId, parts: Parts) -> Result<Self, Damage> {
+    /// Checks what is on disk, replays what is committed, and starts the group. A new group begins as `begin` says; an
+    /// old one goes on with the members it has.
+    pub(crate) async fn start(
+        shard: ShardId,
+        parts: Parts,
+        begin: Begin,
+        told: watch::Sender<u64>,
+    ) -> Result<Self, Damage> {
         let Parts {
             log,
             state,
             fatal,
             config,
+            mux,
         } = parts;
         let node = config.node.0;
         let id = GroupId(u64::from(shard.0));
-        let (store, machine, sole_voter) = {
+        let (store, machine, had_leader, sole_voter) = {
             let (log, state) = (Arc::clone(&log), Arc::clone(&state));
-            tokio::task::spawn_blocking(move || open(shard, node, &log, state, fatal))
+            let with_peers = mux.is_some();
+            let opening = move || open(shard, node, &log, state, fatal, with_peers, told);
+            tokio::task::spawn_blocking(opening)
                 .await
                 .map_err(|error| Damage::new(format!("recovery ended: {error}")))??
         };
         let machine = Arc::new(machine);
         let common = store.common();
+        let lease = Arc::new(Lease::new(node, config.lease()));
+        let network = Network {
+            group: id.0,
+            mux: mux.clone(),
+            lease: Arc::clone(&lease),
+        };
         let raft = Raft::new(
             node,
-            Arc::new(settings(shard, &config)),
-            NoPeers,
+            Arc::new(settings(shard, &config, mux.is_some())),
+            network,
             store,
             StateMachine(Arc::clone(&machine)),
         )
         .await
         .map_err(|error| stopped(&machine, &error))?;
         let server = raft.server_metrics();
-        let alone = sole_voter;
+        let promised = if had_leader && !sole_voter {
+            Moment::now().plus(config.election_max)
+        } else {
+            Moment::default()
+        };
         let mut group = Self {
             node,
             id,
@@ -98,21 +166,31 @@ impl Group {
             machine,
             server,
             log,
-            alone,
+            alone: sole_voter,
             common,
+            config,
+            lease,
+            mux,
+            timers: Mutex::new(elect::Timers::new(promised)),
+            campaigning: AtomicBool::new(false),
+            fenced: AtomicBool::new(false),
+            writing: AsyncMutex::new(()),
+            changing: AsyncMutex::new(()),
         };
-        group.rise().await?;
+        group.rise(begin).await?;
         Ok(group)
     }
 
     /// Makes a new group, or lets an only voter take office without waiting for a timer.
-    async fn rise(&mut self) -> Result<(), Damage> {
+    async fn rise(&mut self, begin: Begin) -> Result<(), Damage> {
         let begun = self
             .raft
             .is_initialized()
             .await
             .map_err(|error| stopped(&self.machine, &error))?;
-        let risen = if !begun {
+        let risen = if !begun && begin == Begin::Waiting {
+            Ok(())
+        } else if !begun {
             // A crash on the way is harmless: entry 0 says who votes, and the next start goes on from there.
             self.alone = true;
             let members = BTreeSet::from([self.node]);
@@ -136,15 +214,27 @@ impl Group {
     }
 
     /// The term in which this node owns the shard, once the first entry of that term is applied, and with it
-    /// all that was committed before.
+    /// all that was committed before, and while nobody else can own it.
     pub(crate) fn term(&self) -> Option<Term> {
-        let term = {
-            let server = self.server.borrow();
-            (server.state == ServerState::Leader && server.vote.committed)
-                .then(|| types::owner_term(server.vote.leader_id))
-        };
-        term.filter(|term| *term == self.machine.applied_term() && !self.machine.is_quarantined())
-            .map(Term)
+        if self.fenced.load(Ordering::Acquire) || self.machine.is_quarantined() {
+            return None;
+        }
+        let leader = self.speaks_as()?;
+        let term = types::owner_term(leader);
+        (term == self.machine.applied_term()).then_some(Term(term))
+    }
+
+    /// The leadership in which this node may speak for the group now.
+    fn speaks_as(&self) -> Option<LeaderId<u64>> {
+        let server = self.server.borrow();
+        if server.state != ServerState::Leader || !server.vote.committed {
+            return None;
+        }
+        let leader = server.vote.leader_id;
+        let members = server.membership_config.membership();
+        self.lease
+            .holds(leader, members, Moment::now())
+            .then_some(leader)
     }
 
     /// Resolves when this node owns the shard, if that is for this node alone to decide, or when the group stopped.
@@ -161,10 +251,27 @@ impl Group {
         );
     }
 
-    /// Commits a batch and applies it. At most one call at a time, so that a batch never waits in openraft.
+    /// Commits a batch and applies it. At most one call at a time, so that a batch never waits in openraft. Without a
+    /// majority the answer is [`Refusal::Unknown`] when the lease is over for a moment: it must not hang.
     pub(crate) async fn commit(&self, batch: Bytes) -> Result<(), Refusal> {
+        let _writing = self.writing.lock().await;
+        if self.fenced.load(Ordering::Acquire) {
+            return Err(Refusal::NotOwner);
+        }
         let truncations = self.common.truncations.load(Ordering::Acquire);
-        match self.raft.client_write(Payload(batch)).await {
+        let mut write = std::pin::pin!(self.raft.client_write(Payload(batch)));
+        let mut silent: Option<Instant> = None;
+        let outcome = loop {
+            if let Ok(outcome) = timeout(self.config.heartbeat, &mut write).await {
+                break outcome;
+            }
+            if self.speaks_as().is_some() {
+                silent = None;
+            } else if silent.get_or_insert_with(Instant::now).elapsed() >= self.config.heartbeat {
+                return Err(Refusal::Unknown);
+            }
+        };
+        match outcome {
             Ok(response) => match response.data {
                 Verdict::Applied => Ok(()),
                 Verdict::Fenced => Err(Refusal::NotOwner),
@@ -226,6 +333,14 @@ impl Group {
             .map_err(|error| stopped(&self.machine, &error))
     }
 
+    /// A fresh, durable copy of the rows. openraft is not told: what it has purged stays as it was.
+    pub(crate) async fn cut(&self) -> Result<umbel_storage::snapshot::Snapshot, Damage> {
+        let taken = self.machine.take_snapshot().await;
+        taken.map_err(|error| Damage::new(format!("snapshot of shard {}: {error}", self.id)))?;
+        let latest = self.machine.latest_snapshot();
+        latest.ok_or_else(|| Damage::new("the snapshot is gone".to_owned()))
+    }
+
     /// What this node is in the group.
     pub(crate) fn role(&self) -> Role {
         let state = self.server.borrow().state;
@@ -274,10 +389,12 @@ fn open(
     log: &Arc<dyn GroupLog>,
     state: Arc<dyn State>,
     fatal: Fatal,
-) -> Result<(LogStore, Machine, bool), Damage> {
+    with_peers: bool,
+    told: watch::Sender<u64>,
+) -> Result<(LogStore, Machine, bool, bool), Damage> {
     let mut store = LogStore::open(GroupId(u64::from(shard.0)), node, Arc::clone(log), fatal)?;
     let recovered = recover::recover(shard, state.as_ref(), log.as_ref(), &store)?;
-    let sole_voter = recover::sole_voter(node, &recovered.applied, &store)?;
+    let sole_voter = recover::sole_voter(node, &recovered.applied, &store, with_peers)?;
     if sole_voter {
         store.trust_whole_log();
     }
@@ -287,11 +404,16 @@ fn open(
         store.common(),
         recovered.applied,
         recovered.snapshot,
+        told,
     )?;
-    Ok((store, machine, sole_voter))
+    let had_leader = store.stored_vote()?.is_some();
+    Ok((store, machine, had_leader, sole_voter))
 }
 
-fn settings(shard: ShardId, config: &Config) -> openraft::Config {
+/// Where there are peers, elections and heartbeats are ours ([`elect`]): openraft 0.9 draws its election timeout once for
+/// a process, so that two members can get into each other's way again and again, knows no pre-vote, and beats each group
+/// at a time of its own, which nothing could gather into common frames.
+fn settings(shard: ShardId, config: &Config, with_peers: bool) -> openraft::Config {
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     openraft::Config {
         cluster_name: format!("shard-{shard}"),
@@ -300,7 +422,13 @@ fn settings(shard: ShardId, config: &Config) -> openraft::Config {
         election_timeout_max: millis(config.election_max),
         // The keeper decides when, and takes the snapshot outside of openraft, where a failure is not the end.
         snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: config.snapshots.tail_entries,
+        max_in_snapshot_log_to_keep: if with_peers {
+            config.snapshots.peer_tail_entries
+        } else {
+            config.snapshots.tail_entries
+        },
+        enable_elect: !with_peers,
+        enable_heartbeat: !with_peers,
         ..openraft::Config::default()
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use openraft::SnapshotMeta;
 use parking_lot::Mutex;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use umbel_core::ids::ShardId;
 use umbel_storage::{
     Operation, Write,
@@ -42,6 +42,8 @@ pub(crate) struct Machine {
     /// [`types::owner_term`] of the last applied entry.
     applied_term: AtomicU64,
     applied_index: AtomicU64,
+    /// Told how far the state is; outlives the group.
+    told: watch::Sender<u64>,
     /// Bytes of batches applied since the last snapshot.
     pub(super) fresh_bytes: AtomicU64,
     pub(super) snapshot: Mutex<Option<StoredSnapshot>>,
@@ -71,6 +73,7 @@ impl Machine {
         common: Arc<Common>,
         applied: Applied,
         snapshot: Option<Snapshot>,
+        told: watch::Sender<u64>,
     ) -> Result<Self, Damage> {
         let snapshot = snapshot
             .map(|snapshot| Ok::<_, Damage>((snapshot_meta(&snapshot.mark)?, snapshot)))
@@ -81,6 +84,7 @@ impl Machine {
             common,
             applied_term: AtomicU64::new(0),
             applied_index: AtomicU64::new(0),
+            told,
             fresh_bytes: AtomicU64::new(0),
             snapshot: Mutex::new(snapshot),
             prepared: AtomicBool::new(false),
@@ -156,6 +160,12 @@ impl Machine {
         Ok(mark)
     }
 
+    /// The latest snapshot.
+    pub(crate) fn latest_snapshot(&self) -> Option<Snapshot> {
+        let latest = self.snapshot.lock();
+        latest.as_ref().map(|(_, snapshot)| snapshot.clone())
+    }
+
     /// The next snapshot openraft asks for is the latest one.
     pub(crate) fn prepare(&self) {
         self.prepared.store(true, Ordering::Release);
@@ -167,6 +177,7 @@ impl Machine {
             self.applied_term
                 .store(types::owner_term(id.leader_id), Ordering::Release);
             self.common.recent.lock().applied(id.index);
+            self.told.send_replace(id.index);
         }
     }
 

@@ -6,20 +6,26 @@
 //! * [`state_machine`]: openraft's state machine over it; the fence.
 //! * [`recent`]: what log, state machine and group have in common; entries between append and apply.
 //! * [`recover`]: what has to fit together before a group may run, and the rebuilding of a damaged state.
-//! * [`group`]: one running group.
-//! * [`network`]: the way to peers; there are none yet.
+//! * [`group`]: one running group: serving, electing, changing members, transferring.
+//! * [`lease`]: how long an owner may speak without asking.
+//! * [`rpc`], [`mux`], [`network`]: what members say to each other, how it travels, and how openraft says it.
+//! * [`bulk`]: snapshots on their way.
 
 #![expect(
     clippy::result_large_err,
     reason = "openraft's StorageError is large; its traits ask for it by value"
 )]
 
+pub(crate) mod bulk;
 pub(crate) mod group;
+pub(crate) mod lease;
 pub(crate) mod log_store;
 pub(crate) mod machine;
+pub(crate) mod mux;
 pub(crate) mod network;
 pub(crate) mod recent;
 pub(crate) mod recover;
+pub(crate) mod rpc;
 pub(crate) mod state_machine;
 #[cfg(test)]
 mod suite;

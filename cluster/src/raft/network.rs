@@ -1,30 +1,57 @@
-//! The way to peers. A one-node cluster has none: every target is unreachable, and says so.
+//! openraft's way to peers: each call becomes an [`Ask`] on the peer's lane.
 //!
-//! The next release puts a transport behind this factory. Until then a group whose membership names another node
-//! simply does not get that node's vote or acknowledgement: it stays without a leader rather than pretending.
+//! A node that is alone has no lanes: every target is unreachable, and says so.
 
-use std::{error::Error, fmt, future::Future};
+use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
 use openraft::{
     EmptyNode, Snapshot, Vote,
-    error::{Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable},
-    network::{RPCOption, RaftNetwork, RaftNetworkFactory},
+    error::{
+        Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+    },
+    network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
     },
 };
+use umbel_core::ids::NodeId;
 
-use crate::raft::types::Types;
+use crate::raft::{
+    bulk,
+    lease::Lease,
+    mux::{Credit, Lost, Mux},
+    rpc::{Answer, Append, Ask, Place},
+    types::{Id, Types},
+};
 
-/// Reaches nobody.
-pub(crate) struct NoPeers;
+/// How soon an unreachable peer is tried again: at first soon, for a link that only hiccuped.
+const BACKOFF: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(150),
+    Duration::from_millis(200),
+];
 
-/// A peer that cannot be reached.
-pub(crate) struct Peer(u64);
+/// Makes the ways of one group.
+#[derive(Clone)]
+pub(crate) struct Network {
+    /// The group.
+    pub(crate) group: u64,
+    /// The lanes, unless this node is alone.
+    pub(crate) mux: Option<Arc<Mux>>,
+    /// Whose answers count for it.
+    pub(crate) lease: Arc<Lease>,
+}
+
+/// One peer of a group.
+pub(crate) struct Peer {
+    to: NodeId,
+    network: Network,
+}
 
 /// There is no link to the node of that id.
 #[derive(Debug)]
-struct NoLink(u64);
+struct NoLink(NodeId);
 
 impl fmt::Display for NoLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,44 +61,115 @@ impl fmt::Display for NoLink {
 
 impl Error for NoLink {}
 
-impl Peer {
-    fn unreachable(&self) -> Unreachable {
-        Unreachable::new(&NoLink(self.0))
+type RpcResult<T> = Result<T, RPCError<u64, EmptyNode, RaftError<u64>>>;
+
+fn failed<E: Error>(lost: Lost) -> RPCError<u64, EmptyNode, E> {
+    match lost {
+        Lost::NotConnected | Lost::NoGroup | Lost::Misfit | Lost::Busy => {
+            Unreachable::new(&lost).into()
+        },
+        Lost::Late => NetworkError::new(&lost).into(),
     }
 }
 
-impl RaftNetworkFactory<Types> for NoPeers {
+impl Peer {
+    async fn ask(
+        &self,
+        ask: &Ask,
+        credit: Option<Credit>,
+        option: &RPCOption,
+    ) -> RpcResult<Answer> {
+        let Some(mux) = &self.network.mux else {
+            return Err(Unreachable::new(&NoLink(self.to)).into());
+        };
+        mux.ask(self.to, self.network.group, ask, credit, option.hard_ttl())
+            .await
+            .map_err(failed)
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Peer {
-        Peer(target)
+        Peer {
+            to: NodeId(target),
+            network: self.clone(),
+        }
     }
 }
 
 impl RaftNetwork<Types> for Peer {
     async fn append_entries(
         &mut self,
-        _request: AppendEntriesRequest<Types>,
-        _option: RPCOption,
-    ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, EmptyNode, RaftError<u64>>> {
-        Err(self.unreachable().into())
+        request: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> RpcResult<AppendEntriesResponse<u64>> {
+        let credit = request.vote.committed.then(|| Credit {
+            lease: Arc::clone(&self.network.lease),
+            leader: request.vote.leader_id,
+        });
+        let ask = Append::of(&request)
+            .map(Ask::Append)
+            .map_err(|error| NetworkError::new(&fmt_error(error)))?;
+        match self.ask(&ask, credit, &option).await? {
+            Answer::Append(appended) => Ok(appended.into()),
+            _ => Err(failed(Lost::Misfit)),
+        }
     }
 
     async fn vote(
         &mut self,
-        _request: VoteRequest<u64>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<u64>, RPCError<u64, EmptyNode, RaftError<u64>>> {
-        Err(self.unreachable().into())
+        request: VoteRequest<u64>,
+        option: RPCOption,
+    ) -> RpcResult<VoteResponse<u64>> {
+        let ask = Ask::Vote {
+            vote: request.vote.into(),
+            last: request.last_log_id.map(Place::from),
+        };
+        match self.ask(&ask, None, &option).await? {
+            Answer::Vote {
+                vote,
+                granted,
+                last,
+            } => Ok(VoteResponse::new(
+                Vote::from(vote),
+                last.map(Id::from),
+                granted,
+            )),
+            _ => Err(failed(Lost::Misfit)),
+        }
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote<u64>,
-        _snapshot: Snapshot<Types>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        vote: Vote<u64>,
+        snapshot: Snapshot<Types>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal<u64>>> {
-        Err(self.unreachable().into())
+        let Some(mux) = &self.network.mux else {
+            return Err(Unreachable::new(&NoLink(self.to)).into());
+        };
+        let sending = bulk::send(
+            Arc::clone(mux.transport()),
+            self.to,
+            self.network.group,
+            vote,
+            snapshot,
+        );
+        tokio::select! {
+            sent = sending => sent.map_err(|lost| StreamingError::Unreachable(Unreachable::new(&fmt_error(lost)))),
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
     }
+
+    fn backoff(&self) -> Backoff {
+        let last = BACKOFF.last().copied().unwrap_or_default();
+        Backoff::new(BACKOFF.into_iter().chain(std::iter::repeat(last)))
+    }
+}
+
+fn fmt_error(detail: String) -> std::io::Error {
+    std::io::Error::other(detail)
 }

@@ -232,7 +232,15 @@ fn restore(
 
 /// Whether this node alone decides what the group's log is: it is the only voter of the last membership. Then
 /// every entry in its log is committed, because no other node could ever overwrite one.
-pub(crate) fn sole_voter(node: u64, applied: &Applied, store: &LogStore) -> Result<bool, Damage> {
+///
+/// A node that is alone and not even a member has somebody else's data. Where there are peers, it may have been removed,
+/// or not have heard yet that it was added.
+pub(crate) fn sole_voter(
+    node: u64,
+    applied: &Applied,
+    store: &LogStore,
+    with_peers: bool,
+) -> Result<bool, Damage> {
     let end = store.last().map_or(0, |last| last.index + 1);
     let mut members = applied.members.membership().clone();
     for index in applied.next_index()..end {
@@ -241,7 +249,7 @@ pub(crate) fn sole_voter(node: u64, applied: &Applied, store: &LogStore) -> Resu
         }
     }
     let nodes: Vec<u64> = members.nodes().map(|(node, _)| *node).collect();
-    if !nodes.is_empty() && !nodes.contains(&node) {
+    if !with_peers && !nodes.is_empty() && !nodes.contains(&node) {
         return Err(Damage::new(format!(
             "this is node {node}, but the group's members are {nodes:?}"
         )));

@@ -7,6 +7,7 @@ use openraft::{
     testing::{StoreBuilder, Suite},
 };
 use tempfile::TempDir;
+use tokio::sync::watch;
 use umbel_core::ids::ShardId;
 use umbel_storage::{
     log::{GroupId, GroupLog, Log, LogOptions},
@@ -35,8 +36,15 @@ impl StoreBuilder<Types, LogStore, StateMachine> for Memory {
 fn build(log: Arc<dyn GroupLog>, state: Arc<dyn State>) -> (LogStore, StateMachine) {
     let fatal = Arc::new(|message| panic!("{message}"));
     let store = LogStore::open(GroupId(3), 0, log, fatal).expect("an empty log opens");
-    let machine =
-        Machine::new(ShardId(3), state, store.common(), Applied::default(), None).expect("machine");
+    let machine = Machine::new(
+        ShardId(3),
+        state,
+        store.common(),
+        Applied::default(),
+        None,
+        watch::Sender::new(0),
+    )
+    .expect("machine");
     (store, StateMachine(Arc::new(machine)))
 }
 

@@ -64,6 +64,14 @@ impl<V> RetainedIndex<V> {
         self.topics.remove(topic)
     }
 
+    /// Removes every topic of which `goes` says so, and gives what they held. Looks at all of them.
+    pub fn remove_if(&mut self, mut goes: impl FnMut(&str, &V) -> bool) -> Vec<V> {
+        let all = self
+            .topics
+            .extract_if(.., |topic, value| goes(topic, value));
+        all.map(|(_, value)| value).collect()
+    }
+
     /// What a topic holds.
     pub fn get(&self, topic: &str) -> Option<&V> {
         self.topics.get(topic)

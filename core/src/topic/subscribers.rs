@@ -49,6 +49,10 @@ impl<K: Ord, V> Subscribers<K, V> {
         }
     }
 
+    pub(super) fn group(&self, name: &str) -> Option<&Group<K, V>> {
+        self.groups.get(self.group_at(name).ok()?)
+    }
+
     pub(super) fn get_mut(&mut self, group: Option<&str>, key: &K) -> Option<&mut V> {
         match group {
             None => self.direct.get_mut(key),

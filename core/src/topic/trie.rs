@@ -13,7 +13,7 @@
 use super::{
     children::Children,
     filter::Filter,
-    group::mix,
+    group::{Group, mix},
     levels::{behind, literal_run, shared_levels, split_level},
     subscribers::{Entries, Left, Match, Subscribers, remove_from, retain_in},
 };
@@ -104,6 +104,12 @@ impl<K: Ord, V> Trie<K, V> {
     pub fn get(&self, filter: &Filter, key: &K) -> Option<&V> {
         let subscribers = self.root.entries(Some(filter.pattern()))?;
         subscribers.get(filter.group(), key)
+    }
+
+    /// The shared group of exactly this filter.
+    pub fn group(&self, filter: &Filter) -> Option<&Group<K, V>> {
+        let subscribers = self.root.entries(Some(filter.pattern()))?;
+        subscribers.group(filter.group()?)
     }
 
     /// As [`Trie::get`], to change it in place.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-pub(super) use hyper::Method;
+pub(crate) use hyper::Method;
 use hyper::{
     Request, Uri,
     body::{Bytes, Incoming},
@@ -25,9 +25,9 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// An answer; the body is null if it is not JSON.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: u16,
-    pub(super) body: Value,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
 }
 
 /// A client of one server.
@@ -55,7 +55,7 @@ impl Client {
     }
 
     /// Reads; anything but a success is a failure.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &self,
         path: &[&str],
         query: &[(&'static str, String)],
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// Asks; anything but a success is a failure.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &[&str],
@@ -81,7 +81,7 @@ impl Client {
     }
 
     /// Asks and gives back whatever is answered.
-    pub(super) async fn ask(
+    pub(crate) async fn ask(
         &self,
         method: Method,
         path: &[&str],

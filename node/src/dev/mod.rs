@@ -3,10 +3,13 @@
 //! It writes an ordinary configuration file and starts an ordinary node from it, so that what is tried out is what
 //! will run.
 
+mod many;
 pub mod simulate;
+mod watch;
 
 use std::{
     fs,
+    future::Future,
     path::{Path, PathBuf},
 };
 
@@ -26,6 +29,8 @@ pub struct Files {
     pub config: PathBuf,
     /// The authority's certificate.
     pub ca: PathBuf,
+    /// The authority's folder.
+    authority: PathBuf,
     sample: (PathBuf, PathBuf),
 }
 
@@ -47,11 +52,13 @@ pub fn prepare(args: &DevArgs) -> Result<Files> {
         .write(&authority_folder, "server")?;
     let sample = sample_certificate(&authority, &folder, now)?;
     let config = folder.join("umbel.toml");
-    fs::write(&config, configuration(&folder, args.any_port))
-        .with_context(|| config.display().to_string())?;
+    let ports = (!args.any_port).then_some(0);
+    let text = configuration(&folder.join("state"), &authority_folder, ports, "");
+    fs::write(&config, text).with_context(|| config.display().to_string())?;
     Ok(Files {
         config,
         ca: authority_folder.join(CERTIFICATE_FILE),
+        authority: authority_folder,
         sample,
     })
 }
@@ -72,22 +79,24 @@ fn sample_certificate(
     Ok((file("pem"), file("key")))
 }
 
-fn configuration(folder: &Path, any_port: bool) -> String {
-    let port = |usual: u16| if any_port { 0 } else { usual };
-    let path = |name: &str| toml::Value::String(folder.join(name).display().to_string());
+/// An ordinary configuration. `ports` is added to the usual port numbers; none lets the system choose.
+fn configuration(data: &Path, authority: &Path, ports: Option<u16>, cluster: &str) -> String {
+    let port = |usual: u16| ports.map_or(0, |offset| usual + offset);
+    let text = |path: PathBuf| toml::Value::String(path.display().to_string());
     format!(
         "# Written by `umbel dev`, every time it starts.\n\
          [node]\ndata_dir = {data}\n\n\
+         {cluster}\
          [tls]\nca = {ca}\ncertificate = {certificate}\nkey = {key}\n\n\
          [http]\nbind = \"127.0.0.1:{http}\"\n\n\
          [aws]\nbind = \"127.0.0.1:{aws}\"\n\n\
          [[listener]]\nname = \"mqtt\"\nkind = \"tcp\"\nbind = \"127.0.0.1:{mqtt}\"\nidentity = \"anonymous\"\n\n\
          [[listener]]\nname = \"mqtts\"\nkind = \"tls\"\nbind = \"127.0.0.1:{mqtts}\"\nidentity = \"certificate\"\n\n\
          [[listener]]\nname = \"ws\"\nkind = \"ws\"\nbind = \"127.0.0.1:{ws}\"\nidentity = \"anonymous\"\norigins = [\"localhost\"]\n",
-        data = path("state"),
-        ca = path("ca/ca.pem"),
-        certificate = path("ca/server.pem"),
-        key = path("ca/server.key"),
+        data = text(data.to_owned()),
+        ca = text(authority.join("ca.pem")),
+        certificate = text(authority.join("server.pem")),
+        key = text(authority.join("server.key")),
         http = port(8080),
         aws = port(8443),
         mqtt = port(1883),
@@ -139,4 +148,77 @@ pub fn welcome(files: &Files, at: &Endpoints, devices: usize) -> String {
         mqtts_port = port("mqtts"),
         ca = files.ca.display(),
     )
+}
+
+/// Starts a cluster, plays devices on it, and tells what happens to it until it is asked to end.
+pub async fn cluster(
+    args: &DevArgs,
+    files: &Files,
+    ended: impl Future<Output = ()>,
+    mut tell: impl FnMut(&str),
+) -> Result<()> {
+    let mut members = many::start(args, files).await?;
+    if let Some(path) = &args.ports_file {
+        crate::run::write_json(path, &many::ports_json(&members, &files.ca))?;
+    }
+    tell(&many_welcome(&members, args.devices).await);
+    let brokers: Vec<_> = members.iter().map(|member| member.at.mqtt).collect();
+    let devices = simulate::start(args.devices, &brokers);
+    tokio::select! {
+        () = ended => {},
+        () = watch::watch(&mut members, &mut tell) => {},
+    }
+    drop(devices);
+    many::end(members).await;
+    Ok(())
+}
+
+/// Where the nodes are, and which one to kill to see the others go on.
+async fn many_welcome(members: &[many::Member], devices: usize) -> String {
+    let mut text = format!(
+        "\nUmbel is ready: {} nodes are one broker.\n\n",
+        members.len()
+    );
+    for member in members {
+        text.push_str(&format!(
+            "  node {}   MQTT {}   API http://{}   pid {}   {}\n",
+            member.id,
+            member.at.mqtt,
+            member.at.http,
+            member.pid(),
+            member.log.display()
+        ));
+    }
+    let Some((first, last)) = members.first().zip(members.last()) else {
+        return text;
+    };
+    let nodes = match first.client() {
+        Ok(client) => client
+            .get(&["api", "v1", "cluster", "nodes"], &[])
+            .await
+            .ok(),
+        Err(_) => None,
+    };
+    if let Some(nodes) = nodes {
+        text.push_str(&format!("\n  {}\n", watch::owners(&nodes)));
+    }
+    let thing = if devices > 0 {
+        simulate::name(1)
+    } else {
+        "kettle".to_owned()
+    };
+    text.push_str(&format!(
+        "\nSee it:\n\
+         \x20 umbel ctl --server http://{http} nodes --watch\n\
+         \x20 mosquitto_sub -h 127.0.0.1 -p {one} -t '$aws/things/{thing}/shadow/update/#' -v\n\
+         \x20 mosquitto_pub -h 127.0.0.1 -p {other} -t '$aws/things/{thing}/shadow/update' -m '{{\"state\":{{\"desired\":{{\"interval\":5}}}}}}'\n\n\
+         See it survive: kill node {id}, and look here.\n\
+         \x20 kill -9 {pid}\n",
+        http = first.at.http,
+        one = first.at.mqtt.port(),
+        other = last.at.mqtt.port(),
+        id = last.id,
+        pid = last.pid(),
+    ));
+    text
 }

@@ -18,24 +18,32 @@ pub fn name(n: usize) -> String {
     format!("sim-{n:04}")
 }
 
-/// Plays the devices until the set is dropped.
-pub fn start(devices: usize, broker: SocketAddr) -> JoinSet<()> {
+/// Plays the devices until the set is dropped. They are spread over the brokers; one that loses its broker goes to the
+/// next.
+pub fn start(devices: usize, brokers: &[SocketAddr]) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for n in 1..=devices {
         let delay = ARRIVAL.mul_f64(rand::rng().random());
+        let mut brokers = brokers.to_vec();
+        let mine = n % brokers.len().max(1);
+        brokers.rotate_left(mine);
         tasks.spawn(async move {
             time::sleep(delay).await;
-            play(name(n), broker).await;
+            let mut device = Device::new(name(n));
+            for broker in brokers.iter().cycle() {
+                play(&mut device, *broker).await;
+                time::sleep(RECONNECT_AFTER).await;
+            }
         });
     }
     tasks
 }
 
-async fn play(id: String, broker: SocketAddr) {
-    let mut options = MqttOptions::new(&id, broker.ip().to_string(), broker.port());
+/// Plays one device until it loses this broker.
+async fn play(device: &mut Device, broker: SocketAddr) {
+    let mut options = MqttOptions::new(&device.id, broker.ip().to_string(), broker.port());
     options.set_keep_alive(KEEP_ALIVE).set_clean_session(true);
     let (client, mut events) = AsyncClient::new(options, 16);
-    let mut device = Device::new(id);
     let mut reports = time::interval(REPORT_EVERY);
     // A connection that is being made would be given up for a report.
     let mut is_connected = false;
@@ -51,11 +59,7 @@ async fn play(id: String, broker: SocketAddr) {
                 },
                 Heard::Delta(payload) => device.obey(&payload),
                 Heard::Nothing => None,
-                Heard::Lost => {
-                    is_connected = false;
-                    time::sleep(RECONNECT_AFTER).await;
-                    None
-                },
+                Heard::Lost => return,
             },
         };
         if let Some(report) = told {

@@ -51,6 +51,7 @@ impl Disk {
             cluster,
             Arc::clone(&log) as Arc<dyn GroupLog>,
             Arc::clone(&state) as Arc<dyn State>,
+            None,
             Arc::new(|reason: String| end(&reason)),
         )
         .await?;

@@ -94,6 +94,10 @@ pub struct Endpoints {
     pub http: Option<SocketAddr>,
     /// The AWS data plane.
     pub aws: Option<SocketAddr>,
+    /// The link to other nodes.
+    pub link: Option<SocketAddr>,
+    /// Gossip of other nodes.
+    pub gossip: Option<SocketAddr>,
 }
 
 /// A running node.

@@ -197,6 +197,14 @@ impl State for MemoryState {
         Ok(())
     }
 
+    fn erase(&self, shard: ShardId) -> Result<(), StateError> {
+        let mut inner = self.0.lock();
+        inner.shards.remove(&shard);
+        inner.durable.remove(&shard);
+        inner.snapshots.remove(&shard);
+        Ok(())
+    }
+
     fn health(&self, shard: ShardId) -> Health {
         let damage = self
             .0

@@ -44,8 +44,8 @@ pub(super) fn open(options: &StateOptions) -> Result<StateStore, StateError> {
 fn open_and_check(dir: &Path, options: &StateOptions) -> Result<(Rows, Vec<Shard>), String> {
     let rows = guarded("opening sled", || Rows::open(dir, options.cache_bytes))?
         .map_err(|fault| format!("{fault:?}"))?;
-    let mut shards = Vec::with_capacity(usize::from(options.shards));
-    for id in (0..options.shards).map(ShardId) {
+    let mut shards = Vec::with_capacity(usize::from(options.shards) + 1);
+    for id in (0..options.shards).map(ShardId).chain([ShardId::META]) {
         let shard = Shard::default();
         match guarded("reading sled", || check(&rows, id))? {
             Ok(mark) => shard.applied.lock().mark = mark,

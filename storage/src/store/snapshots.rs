@@ -79,6 +79,17 @@ impl Snapshots {
         Ok(Some(Snapshot::in_file(shard, mark, path)))
     }
 
+    /// Removes the shard's snapshot, durably.
+    pub(super) fn remove(&self, shard: ShardId) -> Result<(), StateError> {
+        match fs::remove_file(self.path(shard)) {
+            Ok(()) => File::open(&self.0)
+                .and_then(|dir| dir.sync_all())
+                .map_err(failure),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
     pub(super) fn size_bytes(&self) -> u64 {
         let files = fs::read_dir(&self.0).into_iter().flatten().flatten();
         files

@@ -49,7 +49,7 @@ impl Node {
     }
 
     async fn try_start_as(&self, id: NodeId) -> Result<Group, Damage> {
-        Group::start(SHARD, self.parts(id)).await
+        start(self.parts(id)).await
     }
 
     fn parts(&self, id: NodeId) -> Parts {
@@ -61,6 +61,7 @@ impl Node {
             state: Arc::new(self.state.clone()),
             fatal: Arc::new(move |message| fatal.lock().push(message)),
             config: Arc::new(config),
+            mux: None,
         }
     }
 
@@ -98,6 +99,10 @@ impl Node {
     fn end(&self) -> u64 {
         self.log.range(GROUP).end
     }
+}
+
+async fn start(parts: Parts) -> Result<Group, Damage> {
+    Group::start(SHARD, parts, Begin::Alone, watch::Sender::new(0)).await
 }
 
 fn put(key: &str) -> Vec<Write> {
@@ -491,7 +496,7 @@ async fn a_failed_sync_ends_the_node_and_acknowledges_nothing() {
         log: Arc::clone(&log) as _,
         ..node.parts(NodeId(1))
     };
-    let group = Group::start(SHARD, parts).await.expect("starts");
+    let group = start(parts).await.expect("starts");
     timeout(PATIENCE, group.settled())
         .await
         .expect("owns the shard");

@@ -53,7 +53,7 @@ struct Group {
 pub(crate) struct Batch {
     patience: Patience,
     groups: Vec<Group>,
-    done: Pending,
+    proposed: Vec<(ShardId, Pending)>,
 }
 
 impl Batch {
@@ -62,7 +62,7 @@ impl Batch {
         Self {
             patience,
             groups: Vec::new(),
-            done: Pending::Ready(Outcome::Done),
+            proposed: Vec::new(),
         }
     }
 
@@ -111,11 +111,19 @@ impl Batch {
     }
 
     /// Proposes what is left; done when all rows are committed and their sessions know.
-    pub(crate) fn commit(mut self, broker: &Arc<Broker>) -> Pending {
+    pub(crate) fn commit(self, broker: &Arc<Broker>) -> Pending {
+        let each = self.commit_each(broker).into_iter();
+        each.fold(Pending::Ready(Outcome::Done), |done, (_, next)| {
+            done.and(next)
+        })
+    }
+
+    /// As [`Self::commit`], shard by shard; one with many rows may come more than once.
+    pub(crate) fn commit_each(mut self, broker: &Arc<Broker>) -> Vec<(ShardId, Pending)> {
         for group in mem::take(&mut self.groups) {
             self.propose(broker, group);
         }
-        self.done
+        self.proposed
     }
 
     fn propose(&mut self, broker: &Arc<Broker>, group: Group) {
@@ -142,8 +150,7 @@ impl Batch {
             broker.settle(rows, outcome);
             outcome
         }));
-        let before = mem::replace(&mut self.done, Pending::Ready(Outcome::Done));
-        self.done = before.and(committed);
+        self.proposed.push((shard, committed));
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, sync::Weak};
 use umbel_actors::{Fleet, Refused, ports::BoxFuture};
 use umbel_core::{
     device::{Connect, DisconnectReason},
-    ids::{ClientId, DeviceId, SessionEpoch},
+    ids::{ClientId, DeviceId, NodeId, SessionEpoch},
     shadow,
     time::Tick,
 };
@@ -78,6 +78,12 @@ pub trait FleetPort: Send + Sync + 'static {
             with_will: false,
         };
         self.disconnect(client, epoch, end)
+    }
+
+    /// The node to which a client is connected, or was when it was last heard of, if this node owns its record and the
+    /// record has a connection. Nobody asks on a node that is alone.
+    fn gateway_of(&self, _client: &ClientId) -> Option<NodeId> {
+        None
     }
 
     /// The epoch of a client's session, if this node owns its record and there is one.

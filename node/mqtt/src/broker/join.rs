@@ -1,44 +1,61 @@
-//! Subscriptions on their way into the router.
+//! Sessions and what they want: the router of this node knows it at once, the other nodes soon after.
 
 use std::sync::Arc;
 
-use umbel_core::{
-    ids::{ShardId, Term},
-    topic::Filter,
-};
+use umbel_core::topic::Filter;
 
 use super::{
     Broker,
     mailbox::{Mailbox, Options},
-    ticket::{Outcome, Pending},
+    ticket::Pending,
 };
 
 impl Broker {
-    /// A session gets what matches the filter from here on; done when every node knows.
-    pub(crate) fn join(&self, filter: &Filter, mailbox: &Arc<Mailbox>, options: Options) -> Pending {
-        self.router.insert(filter, mailbox, options);
-        Pending::Ready(Outcome::Done)
+    /// A session wants this from now on, or in another way than before. Done when every connected node knows, or soon
+    /// after without: what is published on another node from then on gets here. May be called under the mailbox's lock.
+    pub(crate) fn join(
+        &self,
+        filter: &Filter,
+        mailbox: &Arc<Mailbox>,
+        options: Options,
+    ) -> Pending {
+        let is_new = self.router.insert(filter, mailbox, options);
+        let known = self.advertise(filter, mailbox, is_new);
+        self.refresh_group(filter, mailbox);
+        known
     }
 
-    /// And no longer.
+    /// A session does not want this any more.
     pub(crate) fn leave(&self, filter: &Filter, mailbox: &Arc<Mailbox>) {
-        self.router.remove(filter, mailbox.client());
+        if self.router.remove(filter, mailbox.client()) {
+            self.withdraw(filter, mailbox);
+            self.refresh_group(filter, mailbox);
+        }
     }
 
-    /// See [`Self::leave`].
+    /// A session is over.
     pub(crate) fn leave_all(&self, subscriptions: &[(Filter, Options)], mailbox: &Arc<Mailbox>) {
         for (filter, _) in subscriptions {
             self.leave(filter, mailbox);
         }
     }
 
-    /// The homes of a shard are here.
-    pub(crate) fn shard_ready(&self, shard: ShardId, term: Term) {
-        let _ = (shard, term);
-    }
-
-    /// And no longer.
-    pub(crate) fn shard_lost(&self, shard: ShardId) {
-        let _ = shard;
+    /// A durable session is connected now, or is not any more: other nodes prefer members of shared groups that are. Not
+    /// under the mailbox's lock.
+    pub(crate) fn groups_changed(&self, mailbox: &Arc<Mailbox>) {
+        if self.routes.is_none() {
+            return;
+        }
+        let shared: Vec<_> = {
+            let state = mailbox.lock();
+            let filters = state.subscriptions.iter().map(|(filter, _)| filter);
+            filters
+                .filter(|filter| filter.group().is_some())
+                .cloned()
+                .collect()
+        };
+        for filter in &shared {
+            self.refresh_group(filter, mailbox);
+        }
     }
 }

@@ -64,6 +64,8 @@ pub(crate) enum Drop {
     ConnectionEnded,
     /// Its row cannot be read.
     Unreadable,
+    /// The client's node cannot be spoken to.
+    NodeUnreachable,
 }
 
 impl Drop {
@@ -76,6 +78,7 @@ impl Drop {
             Self::NotStored => "not_stored",
             Self::ConnectionEnded => "connection_ended",
             Self::Unreadable => "unreadable",
+            Self::NodeUnreachable => "node_unreachable",
         }
     }
 }

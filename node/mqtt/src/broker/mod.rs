@@ -25,6 +25,7 @@ pub mod peers;
 mod publish;
 mod recover;
 mod retained;
+mod routes;
 mod router;
 mod rows;
 mod sessions;
@@ -75,6 +76,8 @@ pub struct Broker {
     retained: retained::Retained,
     deletions: durable::Deletions,
     take_overs: take_overs::TakeOvers,
+    /// `None` for a broker that is alone.
+    routes: Option<routes::Routes>,
     /// Where clients that are sent away should go.
     server_reference: parking_lot::Mutex<Option<String>>,
     meters: metrics::Meters,
@@ -94,6 +97,17 @@ impl Broker {
         nodes: Arc<dyn Nodes>,
         peers: Arc<dyn Peers>,
     ) -> Arc<Self> {
+        let routes = routes::Routes::new(nodes.me(), nodes.boot(), ledger.shards());
+        Self::build(config, ledger, clock, (nodes, peers), Some(routes))
+    }
+
+    fn build(
+        config: Config,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        (nodes, peers): (Arc<dyn Nodes>, Arc<dyn Peers>),
+        routes: Option<routes::Routes>,
+    ) -> Arc<Self> {
         let quota = retained::Quota {
             messages: config.retained_messages_max,
             bytes: config.retained_bytes_max,
@@ -107,6 +121,7 @@ impl Broker {
             clock,
             nodes,
             peers,
+            routes,
             fleet: OnceLock::new(),
             sessions: sessions::Sessions::default(),
             homes: home::Homes::new(shards),
@@ -123,7 +138,13 @@ impl Broker {
     /// The broker of a node that is alone: it owns what its ledger says it owns.
     pub fn alone(config: Config, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let nodes = OneNode::new(NodeId(1), Arc::clone(&ledger));
-        Self::new(config, ledger, clock, Arc::new(nodes), Arc::new(NoPeers))
+        Self::build(
+            config,
+            ledger,
+            clock,
+            (Arc::new(nodes), Arc::new(NoPeers)),
+            None,
+        )
     }
 
     /// Gives the broker its fleet. Only the first call counts.
@@ -136,6 +157,7 @@ impl Broker {
     /// Follows the cluster from here on: which shards come to this node and go, and who can be spoken to. Once, when the
     /// fleet is attached and before the first connection. A node that is alone [recovers](Self::recover) instead.
     pub fn start(self: &Arc<Self>) {
+        self.start_routes();
         self.start_home();
     }
 

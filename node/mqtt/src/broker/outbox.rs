@@ -8,7 +8,12 @@ use umbel_core::{
     message::Message,
 };
 
-use super::{Broker, durable::Patience, mailbox::Eviction};
+use super::{
+    Broker,
+    durable::Patience,
+    mailbox::Eviction,
+    peers::{Tell, routes as words},
+};
 
 impl Outbox for Broker {
     /// Routed before this returns, so that two calls reach each subscriber in their order; the future is the commit. A
@@ -29,7 +34,32 @@ impl Outbox for Broker {
         })
     }
 
-    fn evict(&self, client: &ClientId, epoch: SessionEpoch, _gateway: NodeId, reason: EvictReason) {
+    /// A node that cannot be told has no connection that matters: it is fenced by the epoch, and told when it comes back.
+    fn evict(&self, client: &ClientId, epoch: SessionEpoch, gateway: NodeId, reason: EvictReason) {
+        if self.routes.is_none() || gateway == self.nodes.me() {
+            self.evict_here(client, epoch, reason);
+            return;
+        }
+        let evict = words::Tell::Evict {
+            client: client.clone(),
+            epoch,
+            reason: reason.into(),
+        };
+        if let Err(error) = self.peers.tell(gateway, Tell::Routes(evict)) {
+            tracing::debug!(%client, %error, "the gateway of an older connection is not told");
+        }
+    }
+
+    fn end_session(&self, client: &ClientId, epoch: SessionEpoch) {
+        if let Some(this) = self.this.upgrade() {
+            this.end(client, epoch);
+        }
+    }
+}
+
+impl Broker {
+    /// Ends a connection of this node.
+    pub(crate) fn evict_here(&self, client: &ClientId, epoch: SessionEpoch, reason: EvictReason) {
         if let Some(mailbox) = self.sessions.get(client) {
             mailbox.evict(
                 epoch,
@@ -39,12 +69,6 @@ impl Outbox for Broker {
                     end_session: false,
                 },
             );
-        }
-    }
-
-    fn end_session(&self, client: &ClientId, epoch: SessionEpoch) {
-        if let Some(this) = self.this.upgrade() {
-            this.end(client, epoch);
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     delivery::Delivery,
     durable::{Batch, Patience},
     retained::Full,
-    router::Receiver,
+    router::{Receiver, Scope},
     ticket::{Outcome, Pending, start},
 };
 
@@ -30,9 +30,15 @@ impl Broker {
         } else {
             Pending::Ready(Outcome::NoMatch)
         };
-        let receivers = self
-            .router
-            .receivers(&message.topic, message.publisher.as_ref());
+        if let Some(routes) = &self.routes {
+            return self.route_far(routes, message, patience, retained);
+        }
+        let receivers = self.router.receivers(
+            &message.topic,
+            message.publisher.as_ref(),
+            &Scope::ALL,
+            |group| self.router.pick(group),
+        );
         if receivers.is_empty() {
             return match retained {
                 Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
@@ -48,7 +54,12 @@ impl Broker {
     }
 
     /// A message to one receiver: into its queue, or into the batch of rows to be committed.
-    fn give(self: &Arc<Self>, message: &Arc<Message>, receiver: Receiver, batch: &mut Batch) {
+    pub(crate) fn give(
+        self: &Arc<Self>,
+        message: &Arc<Message>,
+        receiver: Receiver,
+        batch: &mut Batch,
+    ) {
         let delivery = Delivery {
             sequence: 0,
             message: Arc::clone(message),

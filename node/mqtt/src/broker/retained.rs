@@ -169,6 +169,18 @@ impl Retained {
         self.inner.write().insert(&message.topic, entry);
     }
 
+    /// The topics of a shard are another node's now.
+    pub(crate) fn lose(&self, shard: ShardId) {
+        let shards = self.ledger.shards();
+        let mut inner = self.inner.write();
+        let gone = inner
+            .index
+            .remove_if(|topic, _| ShardId::of(topic, shards) == shard);
+        for entry in gone {
+            inner.bytes -= entry.bytes;
+        }
+    }
+
     /// What a new subscriber of a topic gets: the latest message, also if it is not committed yet. As to those who were
     /// there when it was published, it is only its publisher who is not told before the commit.
     pub(crate) fn latest(&self, topic: &str, now: Timestamp) -> Option<Message> {

@@ -10,9 +10,9 @@ use std::{
 
 use parking_lot::RwLock;
 use umbel_core::{
-    ids::ClientId,
+    ids::{ClientId, ShardId},
     message::Qos,
-    topic::{Filter, Match, Trie},
+    topic::{Filter, Group, Match, Trie},
 };
 
 use super::mailbox::{Mailbox, Options};
@@ -27,9 +27,61 @@ pub(crate) struct Receiver {
 }
 
 #[derive(Debug)]
-struct Target {
+pub(crate) struct Target {
     mailbox: Arc<Mailbox>,
     options: Options,
+    /// The client looks at the topics of its own device.
+    is_own: bool,
+    /// Of a shared subscription; boxed because few are.
+    shared: Option<Box<Filter>>,
+}
+
+/// Which of the sessions of this node a message is for. All of them, where nobody else delivers to some.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scope<'a> {
+    /// Clean sessions.
+    pub(crate) clean: bool,
+    /// Durable sessions.
+    pub(crate) durable: Shards<'a>,
+    /// Clean sessions, by filters for the topics of their own device.
+    pub(crate) own_clean: bool,
+    /// The same of durable sessions.
+    pub(crate) own_durable: bool,
+}
+
+/// Some shards.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shards<'a> {
+    All,
+    Only(&'a [ShardId]),
+}
+
+impl Scope<'_> {
+    /// All sessions of this node.
+    pub(crate) const ALL: Self = Self {
+        clean: true,
+        durable: Shards::All,
+        own_clean: true,
+        own_durable: true,
+    };
+
+    fn holds(&self, target: &Target) -> bool {
+        match (target.is_own, target.mailbox.is_home()) {
+            (true, true) => self.own_durable,
+            (true, false) => self.own_clean,
+            (false, true) => self.durable.hold(target.mailbox.shard()),
+            (false, false) => self.clean,
+        }
+    }
+}
+
+impl Shards<'_> {
+    pub(crate) fn hold(&self, shard: ShardId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(shards) => shards.contains(&shard),
+        }
+    }
 }
 
 /// All subscriptions of this node.
@@ -41,28 +93,30 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    /// Adds a subscription or replaces its options.
-    pub(crate) fn insert(&self, filter: &Filter, mailbox: &Arc<Mailbox>, options: Options) {
+    /// Adds a subscription, or replaces its options: then false.
+    pub(crate) fn insert(&self, filter: &Filter, mailbox: &Arc<Mailbox>, options: Options) -> bool {
         let target = Target {
             mailbox: Arc::clone(mailbox),
             options,
+            is_own: filter.is_own(mailbox.client()),
+            shared: filter.group().map(|_| Box::new(filter.clone())),
         };
         let client = mailbox.client().clone();
         let replaced = self.trie.write().insert(filter, client, target);
-        drop(replaced);
+        replaced.is_none()
     }
 
-    /// Removes a subscription.
-    pub(crate) fn remove(&self, filter: &Filter, client: &ClientId) {
+    /// Removes a subscription; false if there was none.
+    pub(crate) fn remove(&self, filter: &Filter, client: &ClientId) -> bool {
         let removed = self.trie.write().remove(filter, client);
-        drop(removed);
+        removed.is_some()
     }
 
-    /// Removes all subscriptions of a session that ended.
-    pub(crate) fn remove_all(&self, subscriptions: &[(Filter, Options)], client: &ClientId) {
-        for (filter, _) in subscriptions {
-            self.remove(filter, client);
-        }
+    /// Whether a member of a shared group is connected that `holds`.
+    pub(crate) fn has_connected(&self, filter: &Filter, holds: impl Fn(&Mailbox) -> bool) -> bool {
+        let trie = self.trie.read();
+        let mut members = trie.group(filter).into_iter().flat_map(Group::iter);
+        members.any(|(_, target)| target.mailbox.is_connected() && holds(&target.mailbox))
     }
 
     /// Subscriptions on this node.
@@ -79,22 +133,25 @@ impl Router {
 
     /// Who gets a message. One read lock; no allocation when nobody does. A client appears once for all of its own
     /// subscriptions that match (MQTT-3.3.5-1 leaves the choice, this one spares the client duplicates), and once
-    /// more for each shared group that picks it.
-    pub(crate) fn receivers(&self, topic: &str, publisher: Option<&ClientId>) -> Vec<Receiver> {
+    /// more for each shared group that picks it: `shared` says who of a group is picked.
+    pub(crate) fn receivers(
+        &self,
+        topic: &str,
+        publisher: Option<&ClientId>,
+        scope: &Scope<'_>,
+        mut shared: impl FnMut(&Group<ClientId, Target>) -> Option<Receiver>,
+    ) -> Vec<Receiver> {
         let mut receivers = Vec::new();
         let mut groups = Vec::new();
         self.trie.read().for_each_match(topic, |found| match found {
             Match::Direct(client, target) => {
                 // MQTT-3.8.3-3
-                if !(target.options.no_local && publisher == Some(client)) {
+                let is_echo = target.options.no_local && publisher == Some(client);
+                if scope.holds(target) && !is_echo {
                     receivers.push(Receiver::new(target));
                 }
             },
-            Match::Shared(group) => {
-                let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-                let picked = group.pick(turn, |_, target| target.mailbox.is_connected());
-                groups.extend(picked.map(|(_, target)| Receiver::new(target)));
-            },
+            Match::Shared(group) => groups.extend(shared(group)),
         });
         if receivers.len() > 1 {
             receivers.sort_unstable_by_key(|receiver| Arc::as_ptr(&receiver.mailbox).addr());
@@ -102,6 +159,53 @@ impl Router {
         }
         receivers.append(&mut groups);
         receivers
+    }
+
+    /// A member of a shared group, a connected one if there is any.
+    pub(crate) fn pick(&self, group: &Group<ClientId, Target>) -> Option<Receiver> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let picked = group.pick(turn, |_, target| target.mailbox.is_connected());
+        picked.map(|(_, target)| Receiver::new(target))
+    }
+
+    /// A connected member of a shared group, or nobody.
+    pub(crate) fn pick_connected(&self, group: &Group<ClientId, Target>) -> Option<Receiver> {
+        self.pick(group)
+            .filter(|receiver| receiver.mailbox.is_connected())
+    }
+
+    /// One member of the group of a shared filter among those that `holds`, a connected one if there is any.
+    pub(crate) fn pick_of(
+        &self,
+        filter: &Filter,
+        mut holds: impl FnMut(&Mailbox) -> bool,
+    ) -> Option<Receiver> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let trie = self.trie.read();
+        let group = trie.group(filter)?;
+        let connected = |target: &Target| target.mailbox.is_connected();
+        let picked = group.pick(turn, |_, target| {
+            holds(&target.mailbox) && connected(target)
+        });
+        let (_, picked) = picked?;
+        if holds(&picked.mailbox) && connected(picked) {
+            return Some(Receiver::new(picked));
+        }
+        // nobody who may have it is connected
+        let mut rest = group.iter().filter(|(_, target)| holds(&target.mailbox));
+        rest.next().map(|(_, target)| Receiver::new(target))
+    }
+
+    /// A turn in choosing among nodes.
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Target {
+    /// The shared filter.
+    pub(crate) fn shared(&self) -> Option<&Filter> {
+        self.shared.as_deref()
     }
 }
 

@@ -95,6 +95,7 @@ impl Broker {
         for sequence in done {
             self.delete_soon(&home, sequence);
         }
+        self.groups_changed(&home);
         Ok(Attachment {
             home,
             inbound,
@@ -171,13 +172,14 @@ impl Broker {
     }
 
     /// A window of this node is gone.
-    pub(crate) fn detach_here(&self, home: &Mailbox, epoch: SessionEpoch, sent: Option<u64>) {
+    pub(crate) fn detach_here(&self, home: &Arc<Mailbox>, epoch: SessionEpoch, sent: Option<u64>) {
         let Some(mut state) = home.lock_as(epoch) else {
             return;
         };
         let lost = home.close_window(&mut state, sent);
         drop(state);
         metrics::dropped(Drop::ConnectionEnded, lost);
+        self.groups_changed(home);
     }
 
     /// A gateway says that a connection is gone.
@@ -189,7 +191,7 @@ impl Broker {
 
     /// Detaches the windows of gateways that are gone.
     pub(super) fn detach_lost(&self, is_lost: impl Fn(NodeId, umbel_storage::nodes::Boot) -> bool) {
-        let mut lost = 0_usize;
+        let mut lost = Vec::new();
         self.homes.for_each(|home| {
             let mut state = home.lock();
             let gone = state.gateway.as_ref().is_some_and(|gateway| match gateway.sink {
@@ -198,11 +200,15 @@ impl Broker {
             });
             if gone {
                 home.close_window(&mut state, None);
-                lost += 1;
+                drop(state);
+                lost.push(Arc::clone(home));
             }
         });
-        if lost > 0 {
-            tracing::info!(sessions = lost, "sessions detached from gateways that are gone");
+        for home in &lost {
+            self.groups_changed(home);
+        }
+        if !lost.is_empty() {
+            tracing::info!(sessions = lost.len(), "sessions detached from gateways that are gone");
         }
     }
 

@@ -7,8 +7,10 @@
 )]
 
 mod authorize;
+mod cluster;
 mod durable;
 mod fleet;
+mod net;
 mod outbound;
 mod properties;
 mod quality;

@@ -25,6 +25,7 @@ use umbel_core::{
 };
 use umbel_storage::{Ledger, Table, Write, memory::MemoryLedger};
 
+use super::net::Links;
 use crate::{
     authenticate::Identity,
     broker::{Broker, Config, End, FleetError, FleetPort, Opened, Pulse},
@@ -62,8 +63,9 @@ impl Clock for TestClock {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Record {
+pub(super) struct Record {
     epoch: u64,
+    gateway: u64,
     expiry: u32,
     connected: bool,
     exists: bool,
@@ -80,6 +82,8 @@ pub(super) struct TestFleet {
     pub(super) requests: Mutex<Vec<shadow::Request>>,
     /// Shadow requests wait until a permit is there.
     pub(super) gate: Option<Arc<tokio::sync::Semaphore>>,
+    /// The node of this part of the fleet, if it has more than one.
+    net: Option<(NodeId, Arc<Links>)>,
 }
 
 impl TestFleet {
@@ -94,13 +98,34 @@ impl TestFleet {
         drop(ledger.propose(shard, term, writes.into()));
     }
 
-    fn broker(&self) -> Arc<Broker> {
+    /// Where the client's actor is.
+    fn broker_of(&self, client: &ClientId) -> Arc<Broker> {
+        if let Some((_, links)) = &self.net {
+            let shards = self.ledger.get().expect("attached").shards();
+            return links.owner_of(client, shards).expect("an owner").1;
+        }
         self.broker.get().and_then(Weak::upgrade).expect("attached")
+    }
+
+    /// The part of a fleet that lives on one node of several.
+    pub(super) fn in_net(
+        records: &Arc<Mutex<BTreeMap<ClientId, Record>>>,
+        net: (NodeId, Arc<Links>),
+        broker: &Arc<Broker>,
+        ledger: &MemoryLedger,
+    ) -> Self {
+        Self {
+            records: Arc::clone(records),
+            broker: OnceLock::from(Arc::downgrade(broker)),
+            ledger: OnceLock::from(ledger.clone()),
+            net: Some(net),
+            ..Self::default()
+        }
     }
 }
 
 /// The trait's methods on a shared test fleet.
-struct Port(Arc<TestFleet>);
+pub(super) struct Port(pub(super) Arc<TestFleet>);
 
 impl FleetPort for Port {
     fn connect(
@@ -121,17 +146,18 @@ impl FleetPort for Port {
             if before.exists && !session_present {
                 fleet.wipe(&client);
                 fleet
-                    .broker()
+                    .broker_of(&client)
                     .end_session(&client, SessionEpoch(before.epoch));
             }
             if before.connected {
                 let old = SessionEpoch(before.epoch);
-                fleet
-                    .broker()
-                    .evict(&client, old, NodeId(1), EvictReason::TakenOver);
+                let gateway = NodeId(before.gateway);
+                let broker = fleet.broker_of(&client);
+                broker.evict(&client, old, gateway, EvictReason::TakenOver);
             }
             let record = Record {
                 epoch,
+                gateway: connect.gateway.0,
                 expiry: connect.expiry,
                 connected: true,
                 exists: true,
@@ -169,13 +195,22 @@ impl FleetPort for Port {
                 (!record.exists, record.will.take().filter(|_| end.with_will))
             };
             if let Some(will) = will {
-                fleet.broker().publish(Arc::new(will)).await;
+                fleet.broker_of(&client).publish(Arc::new(will)).await;
             }
             if is_over {
                 fleet.wipe(&client);
-                fleet.broker().end_session(&client, epoch);
+                fleet.broker_of(&client).end_session(&client, epoch);
             }
         })
+    }
+
+    fn gateway_of(&self, client: &ClientId) -> Option<NodeId> {
+        let (me, links) = self.0.net.as_ref()?;
+        let shards = self.0.ledger.get()?.shards();
+        let (owner, _) = links.owner_of(client, shards)?;
+        let records = self.0.records.lock();
+        let record = records.get(client)?;
+        (owner == *me && record.connected).then_some(NodeId(record.gateway))
     }
 
     fn shadow(

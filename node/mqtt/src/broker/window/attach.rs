@@ -213,7 +213,7 @@ impl Broker {
     ) -> bool {
         let Some(mut state) = window.lock_as(epoch) else {
             // the connection ended meanwhile, and told a home that did not know it yet
-            self.forget_attached(window, epoch, home.as_deref());
+            self.forget_attached(window, epoch, home.as_ref());
             return false;
         };
         let Some(link) = state
@@ -250,7 +250,7 @@ impl Broker {
         true
     }
 
-    fn forget_attached(&self, window: &Mailbox, epoch: SessionEpoch, home: Option<&Mailbox>) {
+    fn forget_attached(&self, window: &Mailbox, epoch: SessionEpoch, home: Option<&Arc<Mailbox>>) {
         match home {
             Some(home) => self.detach_here(home, epoch, None),
             None => {

@@ -1,5 +1,7 @@
 //! All shards of a node, as one [`Ledger`].
 
+mod hosting;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -18,17 +20,24 @@ use tokio::{
 };
 use umbel_core::ids::{ShardId, Term};
 use umbel_storage::{
-    Ledger, Pairs, ReadError, Receipt, Refusal, Table, Write, log::GroupLog, state::State,
+    Boot, Ledger, Pairs, ReadError, Receipt, Refusal, Table, Write, log::GroupLog, state::State,
 };
 
+pub use crate::raft::group::{ChangeError, Changed, Members};
 use crate::{
-    batcher, codec,
+    codec, conductor,
     config::{Config, ConfigError},
+    hosted::{Door, Hosted},
     identity::{self, Identity},
     keeper::Keeper,
+    link::{Service, Transport},
     metrics::Meters,
     queue::Proposal,
-    raft::{Fatal, group::Parts},
+    raft::{
+        Fatal,
+        group::{Begin, Parts},
+        mux::Mux,
+    },
     shard::Shard,
     status::ShardStatus,
 };
@@ -63,78 +72,108 @@ pub enum StartError {
 
 /// The shards of this node: durable, ordered writes through Raft, and local reads.
 ///
+/// A node without a transport has all shards and is their only voter. One with a transport has the replicas that are on
+/// its disk, and those it is told to [`Shards::host`].
+///
 /// Dropping it without [`Shards::shutdown`] is a crash: nothing acknowledged is lost.
 pub struct Shards {
     config: Arc<Config>,
-    /// By number.
-    each: Arc<[Arc<Shard>]>,
+    boot: Boot,
+    hosted: Arc<Hosted>,
+    parts: Parts,
     log: Arc<dyn GroupLog>,
     state: Arc<dyn State>,
     meters: Arc<Meters>,
     stopping: AtomicBool,
     batchers: Mutex<JoinSet<()>>,
-    keeper: JoinHandle<()>,
+    /// Keeper and conductor.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    /// One replica is begun or ended at a time.
+    hosting: tokio::sync::Mutex<()>,
 }
 
 impl Shards {
-    /// Starts the group of every shard. Returns when all run or are quarantined, not when this node owns them:
+    /// Starts the groups of this node. Returns when all run or are quarantined, not when this node owns them:
     /// see [`Shards::settled`]. `fatal` is called when what was to be durable may not be; it has to end the process.
     pub async fn start(
         config: Config,
         log: Arc<dyn GroupLog>,
         state: Arc<dyn State>,
+        transport: Option<Arc<dyn Transport>>,
         fatal: Fatal,
     ) -> Result<Arc<Self>, StartError> {
         config.check()?;
         identity::check(Identity::of(&config), log.as_ref()).await?;
+        let boot = match config.boot {
+            Some(boot) => boot,
+            None => identity::begin_life(log.as_ref()).await?,
+        };
         let config = Arc::new(config);
         let parts = Parts {
             log: Arc::clone(&log),
             state: Arc::clone(&state),
             fatal,
             config: Arc::clone(&config),
+            mux: transport.map(Mux::new),
         };
-        let shards: Arc<[Arc<Shard>]> = start_all(&parts).await?.into();
-        let meters = Arc::new(Meters::new());
-        let mut batchers = JoinSet::new();
-        for shard in shards.iter() {
-            batchers.spawn(batcher::run(
-                Arc::clone(shard),
-                Arc::clone(&log),
-                Arc::clone(&meters),
-            ));
-        }
-        let keeper = Keeper {
-            shards: Arc::clone(&shards),
+        let shards = Arc::new(Self {
+            config,
+            boot,
+            hosted: Arc::default(),
             parts,
-            meters: Arc::clone(&meters),
+            log,
+            state,
+            meters: Arc::new(Meters::new()),
+            stopping: AtomicBool::new(false),
+            batchers: Mutex::default(),
+            tasks: Mutex::default(),
+            hosting: tokio::sync::Mutex::default(),
+        });
+        for shard in start_all(&shards.parts, shards.found_on_disk()).await? {
+            shards.begin(shard);
+        }
+        shards.look_after();
+        Ok(shards)
+    }
+
+    /// Starts the tasks that look after all groups, and opens the door to other members.
+    fn look_after(&self) {
+        let keeper = Keeper {
+            hosted: Arc::clone(&self.hosted),
+            parts: self.parts.clone(),
+            meters: Arc::clone(&self.meters),
             rebuilds: BTreeMap::new(),
             retry_at: BTreeMap::new(),
         };
-        Ok(Arc::new(Self {
-            config,
-            each: shards,
-            log,
-            state,
-            meters,
-            stopping: AtomicBool::new(false),
-            batchers: Mutex::new(batchers),
-            keeper: tokio::spawn(keeper.run()),
-        }))
+        let mut tasks = self.tasks.lock();
+        tasks.push(tokio::spawn(keeper.run()));
+        if let Some(mux) = &self.parts.mux {
+            let door = Door::new(&self.hosted, mux);
+            mux.transport().serve(Service::Raft, Arc::new(door));
+            let (hosted, heartbeat) = (Arc::clone(&self.hosted), self.config.heartbeat);
+            let conductor = conductor::run(hosted, Arc::clone(mux), heartbeat);
+            tasks.push(tokio::spawn(conductor));
+        }
+    }
+
+    /// This life of this node.
+    pub fn boot(&self) -> Boot {
+        self.boot
     }
 
     /// Resolves when every shard that can be owned by this node alone is.
     pub async fn settled(&self) {
-        for shard in self.each.iter() {
+        for shard in self.hosted.all().values() {
             if let Some(group) = shard.group() {
                 group.settled().await;
             }
         }
     }
 
-    /// Every shard, for an operator.
+    /// Every shard this node has a replica of, for an operator.
     pub fn status(&self) -> Vec<ShardStatus> {
-        self.each.iter().map(|shard| shard.status()).collect()
+        let hosted = self.hosted.all();
+        hosted.values().map(|shard| shard.status()).collect()
     }
 
     /// Takes no more proposals, answers those that wait, and stops the groups.
@@ -142,7 +181,8 @@ impl Shards {
         if self.stopping.swap(true, Ordering::AcqRel) {
             return;
         }
-        for shard in self.each.iter() {
+        let hosted = self.hosted.all();
+        for shard in hosted.values() {
             shard.queue.close();
         }
         let mut batchers = std::mem::take(&mut *self.batchers.lock());
@@ -153,9 +193,9 @@ impl Shards {
             tracing::warn!("some commands are still in flight: their outcome stays unknown");
             batchers.abort_all();
         }
-        self.keeper.abort();
+        self.end_tasks();
         let mut stopping = JoinSet::new();
-        for group in self.each.iter().filter_map(|shard| shard.group()) {
+        for group in hosted.values().filter_map(|shard| shard.group()) {
             stopping.spawn(async move { group.shutdown().await });
         }
         let stopped = tokio::time::timeout(DRAIN_MAX, async {
@@ -167,10 +207,17 @@ impl Shards {
         self.keep_state().await;
     }
 
+    fn end_tasks(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+    }
+
     /// Makes the state durable, so that the next start has nothing to replay. Only a convenience: the log has it.
     async fn keep_state(&self) {
         // One call makes the rows of all shards durable; a damaged shard is not a shard to call it with.
-        let Some(shard) = self.each.iter().find(|shard| !shard.is_quarantined()) else {
+        let hosted = self.hosted.all();
+        let Some(shard) = hosted.values().find(|shard| !shard.is_quarantined()) else {
             return;
         };
         let (state, id) = (Arc::clone(&self.state), shard.id);
@@ -182,13 +229,9 @@ impl Shards {
         }
     }
 
-    fn shard(&self, shard: ShardId) -> Option<&Shard> {
-        self.each.get(usize::from(shard.0)).map(AsRef::as_ref)
-    }
-
     fn admit(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Result<Receipt, Refusal> {
         let weight = codec::weight(&writes);
-        let shard = self.shard(shard).ok_or(Refusal::NotOwner)?;
+        let shard = self.hosted.get(shard).ok_or(Refusal::NotOwner)?;
         if self.stopping.load(Ordering::Acquire) {
             return Err(Refusal::Unknown);
         }
@@ -217,10 +260,14 @@ impl Shards {
 
     /// Rows of a shard that serves nothing are not shown.
     fn readable(&self, shard: ShardId, table: Table) -> Result<(), ReadError> {
-        let found = self.shard(shard);
+        let found = self.hosted.with(shard, |found| {
+            found
+                .is_quarantined()
+                .then(|| found.quarantined().unwrap_or_default())
+        });
         let why = match found {
-            Some(found) if !found.is_quarantined() => return Ok(()),
-            Some(found) => found.quarantined().unwrap_or_default(),
+            Some(None) => return Ok(()),
+            Some(Some(why)) => why,
             None => "there is no such shard".to_owned(),
         };
         Err(ReadError::Damaged {
@@ -230,25 +277,34 @@ impl Shards {
     }
 }
 
-async fn start_all(parts: &Parts) -> Result<Vec<Arc<Shard>>, StartError> {
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.end_tasks();
+    }
+}
+
+/// Starts the groups of several shards, a few at a time.
+async fn start_all(
+    parts: &Parts,
+    which: Vec<(ShardId, Begin)>,
+) -> Result<Vec<Arc<Shard>>, StartError> {
     let starting = Arc::new(Semaphore::new(STARTING_MAX));
     let mut tasks = JoinSet::new();
-    for id in (0..parts.config.shards).map(ShardId) {
+    for (id, begin) in which {
         let (parts, starting) = (parts.clone(), Arc::clone(&starting));
         tasks.spawn(async move {
             // Never closed; without a permit the shard would only start at once.
             let permit = starting.acquire_owned().await.ok();
-            let shard = Shard::start(id, parts.config.limits, parts).await;
+            let shard = Shard::start(id, parts.config.limits, parts, begin).await;
             drop(permit);
-            (id, Arc::new(shard))
+            Arc::new(shard)
         });
     }
-    let mut shards = BTreeMap::new();
+    let mut shards = Vec::new();
     while let Some(started) = tasks.join_next().await {
-        let (id, shard) = started.map_err(|error| StartError::Task(error.to_string()))?;
-        shards.insert(id, shard);
+        shards.push(started.map_err(|error| StartError::Task(error.to_string()))?);
     }
-    Ok(shards.into_values().collect())
+    Ok(shards)
 }
 
 impl Ledger for Shards {
@@ -257,7 +313,7 @@ impl Ledger for Shards {
     }
 
     fn term(&self, shard: ShardId) -> Option<Term> {
-        self.shard(shard).and_then(Shard::term)
+        self.hosted.with(shard, |shard| shard.term()).flatten()
     }
 
     fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {

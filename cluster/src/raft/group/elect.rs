@@ -1,0 +1,336 @@
+//! When a member campaigns, and when an owner gives up.
+//!
+//! All groups of a node are looked at by one task ([`crate::conductor`]), which also beats their hearts. A campaign has
+//! two steps: first the others are asked whether they *would* vote, which changes nothing anywhere, and only with a
+//! majority of yes does openraft ask for votes in a new term. So a node that cannot be heard, or that comes back with an
+//! old log, disturbs nobody.
+//!
+//! How long a member waits after the lease that it granted is over:
+//!
+//! * The link to the leader is down, or nothing was ever heard of one: no longer than its rank among the voters asks
+//!   for, so that there is one candidate and not two. Ranks differ from shard to shard, so that a dead node's shards
+//!   find different owners.
+//! * Otherwise a random time, as Raft has it, and again after each attempt that failed.
+
+use std::{
+    collections::BTreeSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use openraft::{EmptyNode, LeaderId, Membership, ServerState};
+use tokio::{task::JoinSet, time::timeout};
+use umbel_core::ids::{NodeId, Term};
+use umbel_storage::Owner;
+
+use super::Group;
+use crate::{
+    clock::Moment,
+    raft::{
+        rpc::{Answer, Ask},
+        types,
+    },
+};
+
+/// What a member knows of its leader, and when it campaigns.
+#[derive(Debug)]
+pub(crate) struct Timers {
+    /// Until then this member has promised to elect nobody but the leader it heard.
+    promised: Moment,
+    /// When the last append of a leader was taken, and whose.
+    heard: Option<(LeaderId<u64>, Moment)>,
+    /// How often this member stood for election.
+    elections: u64,
+    /// When the leader's silence was first put down to its being gone.
+    prompted: Option<Moment>,
+    /// When to campaign if nothing else says so.
+    fallback: Option<Moment>,
+    /// Not before then: an attempt has failed.
+    not_before: Moment,
+    /// Since when this node leads, if it does.
+    leading: Option<(LeaderId<u64>, Moment)>,
+}
+
+/// What a look at a group asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// Nothing.
+    Wait,
+    /// This node leads: its followers have to hear of it.
+    Beat,
+    /// This node leads and hears nobody: others may, if they are let.
+    StepDown,
+    /// There is no leader: try to become one.
+    Campaign,
+}
+
+impl Timers {
+    /// A group that had a leader once may have heard of it a moment before this node was started.
+    pub(super) fn new(promised: Moment) -> Self {
+        Self {
+            promised,
+            heard: None,
+            elections: 0,
+            prompted: None,
+            fallback: None,
+            not_before: Moment::default(),
+            leading: None,
+        }
+    }
+
+    /// How often this member stood for election. An append that was taken before it did must not be answered after it:
+    /// the answer is a promise that was not kept.
+    pub(super) fn elections(&self) -> u64 {
+        self.elections
+    }
+
+    /// A leader's append was taken, and its answer promises not to elect another for a while. False if this member
+    /// stood for election itself meanwhile.
+    pub(super) fn heard(&mut self, leader: LeaderId<u64>, lease: Duration, elections: u64) -> bool {
+        if elections != self.elections {
+            return false;
+        }
+        let now = Moment::now();
+        self.heard = Some((leader, now));
+        self.promised = self.promised.max(now.plus(lease));
+        self.prompted = None;
+        self.fallback = None;
+        self.not_before = Moment::default();
+        true
+    }
+
+    /// A vote was given to a candidate, or a leader let go: the promise to whoever led before is over, and whoever comes
+    /// next gets some time.
+    pub(super) fn released(&mut self, upto: LeaderId<u64>) {
+        if self.heard.is_none_or(|(heard, _)| heard <= upto) {
+            self.promised = Moment::default();
+        }
+        self.prompted = None;
+        self.fallback = None;
+    }
+
+    /// Stands for election, unless that was promised not to happen.
+    fn stand(&mut self, despite: bool) -> bool {
+        if !despite && Moment::now() < self.promised {
+            return false;
+        }
+        self.elections += 1;
+        true
+    }
+}
+
+impl Group {
+    /// What is to be done now. `down` says whether the link to a node is down.
+    pub(crate) fn look(&self, now: Moment, down: impl Fn(NodeId) -> bool) -> Act {
+        let server = self.server.borrow().clone();
+        let members = server.membership_config.membership();
+        let mut timers = self.timers.lock();
+        if server.state == ServerState::Leader {
+            return self.look_as_leader(&mut timers, server.vote.leader_id, members, now);
+        }
+        timers.leading = None;
+        let voters: BTreeSet<u64> = members.voter_ids().collect();
+        if !voters.contains(&self.node)
+            || server.state == ServerState::Shutdown
+            || self.campaigning.load(Ordering::Acquire)
+            || self.is_quarantined()
+        {
+            return Act::Wait;
+        }
+        let leader = server.vote.committed.then_some(server.vote.leader_id);
+        if now < timers.promised {
+            (timers.prompted, timers.fallback) = (None, None);
+            return Act::Wait;
+        }
+        let prompted = leader
+            .is_some_and(|leader| timers.heard.is_none() || down(NodeId(leader.node_id)))
+            || voters.len() == 1;
+        let due = if prompted {
+            let since = *timers.prompted.get_or_insert(now);
+            since.plus(self.stagger(&voters, leader))
+        } else {
+            let wait = self.random_timeout();
+            *timers.fallback.get_or_insert_with(|| now.plus(wait))
+        };
+        if now < due || now < timers.not_before {
+            return Act::Wait;
+        }
+        self.campaigning.store(true, Ordering::Release);
+        Act::Campaign
+    }
+
+    fn look_as_leader(
+        &self,
+        timers: &mut Timers,
+        leader: LeaderId<u64>,
+        members: &Membership<u64, EmptyNode>,
+        now: Moment,
+    ) -> Act {
+        let since = match timers.leading {
+            Some((known, since)) if known == leader => since,
+            Some(_) | None => {
+                timers.leading = Some((leader, now));
+                now
+            },
+        };
+        // Two whole leases without a word: whoever could still hear this node would wait for it for ever.
+        let quorum = self.lease.last_quorum(leader, members, now);
+        let heard = quorum.map_or(since, |quorum| quorum.max(since));
+        if now.since(heard) > self.config.election_max.saturating_mul(2) {
+            return Act::StepDown;
+        }
+        Act::Beat
+    }
+
+    /// How much of the promise to a leader is left: until then no vote for anybody else.
+    pub(super) fn promised(&self) -> Duration {
+        self.timers.lock().promised.since(Moment::now())
+    }
+
+    /// The leader this member follows, if it was heard within the last lease.
+    pub(crate) fn leader(&self) -> Option<LeaderId<u64>> {
+        if let Some(leader) = self.speaks_as() {
+            return Some(leader);
+        }
+        let server = self.server.borrow();
+        let (vote, own) = (server.vote, server.vote.leader_id.node_id == self.node);
+        drop(server);
+        let (leader, at) = self.timers.lock().heard?;
+        let fresh = Moment::now() < at.plus(self.config.election_max);
+        (vote.committed && !own && vote.leader_id == leader && fresh).then_some(leader)
+    }
+
+    /// The owner this member knows of: itself while it serves, or the leader it heard of last.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        let own = self.term().map(|term| Owner {
+            node: NodeId(self.node),
+            term,
+        });
+        own.or_else(|| {
+            let leader = self.leader().filter(|leader| leader.node_id != self.node)?;
+            Some(Owner {
+                node: NodeId(leader.node_id),
+                term: Term(types::owner_term(leader)),
+            })
+        })
+    }
+
+    /// Says to the followers that the leader is there.
+    pub(crate) async fn beat(&self) {
+        // An error means that the group has ended, which others notice too.
+        drop(self.raft.trigger().heartbeat().await);
+    }
+
+    /// Gives up a leadership that no majority answers to.
+    pub(crate) async fn step_down(&self) {
+        let leader = {
+            let server = self.server.borrow();
+            let leads = server.state == ServerState::Leader && server.vote.committed;
+            leads.then_some(server.vote.leader_id)
+        };
+        if let Some(leader) = leader {
+            tracing::warn!(
+                shard = self.id.0,
+                "no majority of the shard's voters answers: this node stops owning it"
+            );
+            self.forget(leader).await;
+        }
+    }
+
+    /// Asks for votes, if a majority would give theirs.
+    pub(crate) async fn campaign(self: Arc<Self>) {
+        let won = self.would_win().await && self.elect(false).await;
+        let wait = if won {
+            Duration::ZERO
+        } else {
+            self.random_timeout() / 2
+        };
+        let mut timers = self.timers.lock();
+        timers.not_before = Moment::now().plus(wait);
+        timers.fallback = None;
+        drop(timers);
+        self.campaigning.store(false, Ordering::Release);
+    }
+
+    /// Asks for votes in a new term, and says whether this node got them. `despite` is for a member whose leader asked
+    /// it to: the promise it gave is given back.
+    pub(super) async fn elect(&self, despite: bool) -> bool {
+        if !self.timers.lock().stand(despite) {
+            return false;
+        }
+        if self.raft.trigger().elect().await.is_err() {
+            self.notice_end();
+            return false;
+        }
+        let mut server = self.server.clone();
+        let won =
+            server.wait_for(|server| server.state == ServerState::Leader && server.vote.committed);
+        timeout(self.config.election_min, won)
+            .await
+            .is_ok_and(|won| won.is_ok())
+    }
+
+    async fn would_win(&self) -> bool {
+        let members = self.server.borrow().membership_config.membership().clone();
+        let mut yes = BTreeSet::from([self.node]);
+        if is_quorum(&members, &yes) {
+            return true;
+        }
+        let Some(mux) = &self.mux else { return false };
+        let mut asked = JoinSet::new();
+        for voter in members.voter_ids().filter(|voter| *voter != self.node) {
+            let (mux, group, within) = (Arc::clone(mux), self.id.0, self.config.election_min / 2);
+            let last = self.last_place();
+            asked.spawn(async move {
+                let ask = Ask::WouldVote { last };
+                (
+                    voter,
+                    mux.ask(NodeId(voter), group, &ask, None, within).await,
+                )
+            });
+        }
+        while let Some(answered) = asked.join_next().await {
+            match answered {
+                Ok((voter, Ok(Answer::WouldVote { yes: true, .. }))) => {
+                    yes.insert(voter);
+                    if is_quorum(&members, &yes) {
+                        return true;
+                    }
+                },
+                Ok(_) | Err(_) => {},
+            }
+        }
+        false
+    }
+
+    /// How long this voter lets others go first.
+    fn stagger(&self, voters: &BTreeSet<u64>, leader: Option<LeaderId<u64>>) -> Duration {
+        let place = |voter: u64| {
+            let mut hasher = DefaultHasher::new();
+            (self.id.0, voter).hash(&mut hasher);
+            hasher.finish()
+        };
+        let others = voters
+            .iter()
+            .filter(|voter| leader.is_none_or(|leader| leader.node_id != **voter));
+        let before = others
+            .filter(|voter| place(**voter) < place(self.node))
+            .count();
+        let step = self.config.heartbeat;
+        step.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX))
+    }
+
+    fn random_timeout(&self) -> Duration {
+        rand::random_range(self.config.election_min..self.config.election_max)
+    }
+}
+
+/// Whether these are a majority of every set of voters.
+pub(super) fn is_quorum(members: &Membership<u64, EmptyNode>, of: &BTreeSet<u64>) -> bool {
+    let sets = members.get_joint_config();
+    !sets.is_empty()
+        && sets
+            .iter()
+            .all(|voters| voters.intersection(of).count() > voters.len() / 2)
+}

@@ -1,0 +1,169 @@
+//! Which replicas this node has, who else has them, and changing that.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::{oneshot, watch};
+use umbel_core::ids::{NodeId, ShardId};
+use umbel_storage::{
+    Owner,
+    log::{GroupId, Meta},
+    snapshot::Snapshot,
+};
+
+use super::{ChangeError, Changed, Members, Shards, StartError, start_all};
+use crate::{
+    batcher,
+    raft::group::{Begin, Group},
+    shard::Shard,
+};
+
+impl Shards {
+    /// What to start with: all shards where there are no peers, and otherwise what is on disk.
+    pub(super) fn found_on_disk(&self) -> Vec<(ShardId, Begin)> {
+        let all = (0..self.config.shards).map(ShardId);
+        let begin = Begin::again(&self.parts);
+        all.chain([ShardId::META])
+            .filter(|shard| {
+                let everywhere = begin == Begin::Alone && *shard != ShardId::META;
+                everywhere || self.is_on_disk(*shard)
+            })
+            .map(|shard| (shard, begin))
+            .collect()
+    }
+
+    fn is_on_disk(&self, shard: ShardId) -> bool {
+        let group = GroupId(u64::from(shard.0));
+        !self.log.range(group).is_empty()
+            || Meta::ALL
+                .into_iter()
+                .any(|key| self.log.meta(group, key).is_some())
+    }
+
+    /// Takes a started replica in.
+    pub(super) fn begin(&self, shard: Arc<Shard>) {
+        self.hosted.add(&shard);
+        let (log, meters) = (Arc::clone(&self.log), Arc::clone(&self.meters));
+        self.batchers.lock().spawn(batcher::run(shard, log, meters));
+    }
+
+    /// Begins a cluster: the meta group and every shard that is not here yet, with this node as only voter. To be called
+    /// on one node of a cluster only, ever; again on that node it changes nothing.
+    pub async fn found(&self) -> Result<(), StartError> {
+        let _only = self.hosting.lock().await;
+        let hosted = self.hosted.all();
+        let missing = (0..self.config.shards)
+            .map(ShardId)
+            .chain([ShardId::META])
+            .filter(|shard| !hosted.contains_key(shard))
+            .map(|shard| (shard, Begin::Alone))
+            .collect();
+        for shard in start_all(&self.parts, missing).await? {
+            self.begin(shard);
+        }
+        Ok(())
+    }
+
+    /// The shards this node has a replica of.
+    pub fn hosted(&self) -> Vec<ShardId> {
+        self.hosted.all().keys().copied().collect()
+    }
+
+    /// Begins a replica that has nothing and waits for what the shard's owner sends. Nothing happens if there is one.
+    pub async fn host(&self, shard: ShardId) -> Result<(), ChangeError> {
+        let _only = self.hosting.lock().await;
+        if self.hosted.get(shard).is_some() {
+            return Ok(());
+        }
+        if shard.0 >= self.config.shards && shard != ShardId::META {
+            return Err(ChangeError::Replica("there is no such shard".to_owned()));
+        }
+        if !self.is_on_disk(shard) {
+            // Rows without a log are what is left of a replica that was being erased.
+            self.erase_state(shard).await?;
+        }
+        let (limits, parts) = (self.config.limits, self.parts.clone());
+        let shard = Shard::start(shard, limits, parts, Begin::Waiting).await;
+        self.begin(Arc::new(shard));
+        Ok(())
+    }
+
+    /// Stops a replica and erases it: log, votes, rows and snapshot. Only for one that is no member of its shard any more:
+    /// a voter that forgets its votes could let two owners be.
+    pub async fn retire(&self, shard: ShardId) -> Result<(), ChangeError> {
+        let _only = self.hosting.lock().await;
+        let Some(replica) = self.hosted.remove(shard) else {
+            return Ok(());
+        };
+        replica.queue.close();
+        replica.end().await;
+        // Rows first: what a crash leaves is a log without its rows, which is not served and retired again.
+        self.erase_state(shard).await?;
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |outcome| drop(sender.send(outcome)));
+        self.log.remove(GroupId(u64::from(shard.0)), done);
+        match receiver.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(ChangeError::Replica(error.to_string())),
+            Err(error) => Err(ChangeError::Replica(error.to_string())),
+        }
+    }
+
+    async fn erase_state(&self, shard: ShardId) -> Result<(), ChangeError> {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || state.erase(shard))
+            .await
+            .map_err(|error| ChangeError::Replica(error.to_string()))?
+            .map_err(|error| ChangeError::Replica(error.to_string()))
+    }
+
+    /// On the owner: brings the shard's members to what is asked for, as far as is possible and safe. Idempotent; an
+    /// interrupted change is finished by asking again, here or at a later owner.
+    pub async fn change_members(
+        &self,
+        shard: ShardId,
+        voters: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+    ) -> Result<Changed, ChangeError> {
+        let group = self.group(shard)?;
+        group.change_members(&voters, &learners).await
+    }
+
+    /// On the owner: makes another voter the owner, without waiting for a lease to end. Proposals are refused with
+    /// `NotOwner` meanwhile.
+    pub async fn transfer(&self, shard: ShardId, to: NodeId) -> Result<(), ChangeError> {
+        self.group(shard)?.transfer(to).await
+    }
+
+    /// Who belongs to a shard, as far as the replica here knows.
+    pub fn members(&self, shard: ShardId) -> Option<Members> {
+        self.group(shard).ok()?.members()
+    }
+
+    /// Who owns a shard, as far as the replica here has heard lately.
+    pub fn leader(&self, shard: ShardId) -> Option<NodeId> {
+        self.owner(shard).map(|owner| owner.node)
+    }
+
+    /// Who owns a shard and in which term, as far as the replica here has heard lately.
+    pub fn owner(&self, shard: ShardId) -> Option<Owner> {
+        self.group(shard).ok()?.owner()
+    }
+
+    /// Index of the last entry applied here, as it grows; `None` if this node has no replica.
+    pub fn applied(&self, shard: ShardId) -> Option<watch::Receiver<u64>> {
+        self.hosted.with(shard, |shard| shard.applied())
+    }
+
+    /// A fresh, durable copy of a shard's rows, for a backup.
+    pub async fn cut(&self, shard: ShardId) -> Result<Snapshot, String> {
+        let group = self.group(shard).map_err(|error| error.to_string())?;
+        group.cut().await.map_err(|error| error.to_string())
+    }
+
+    fn group(&self, shard: ShardId) -> Result<Arc<Group>, ChangeError> {
+        let replica = self.hosted.get(shard).ok_or(ChangeError::NotHosted)?;
+        replica
+            .group()
+            .ok_or_else(|| ChangeError::Replica(replica.quarantined().unwrap_or_default()))
+    }
+}

@@ -1,0 +1,1 @@
+//! Partitions, in all their shapes.

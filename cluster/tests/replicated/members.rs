@@ -1,0 +1,1 @@
+//! Changes of members, and ownership handed over.

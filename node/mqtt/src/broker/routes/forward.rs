@@ -1,0 +1,487 @@
+//! A message on its way to sessions of other nodes.
+
+use std::{sync::Arc, time::Duration};
+
+use umbel_actors::ports::BoxFuture;
+use umbel_core::{
+    ids::{ClientId, NodeId, ShardId},
+    message::{Message, Qos},
+    topic::device_scope,
+};
+use umbel_storage::PeerError;
+
+use super::{
+    Routes,
+    lanes::{Letter, Piece},
+    table::Found,
+};
+use crate::broker::{
+    Broker,
+    durable::{Batch, Patience},
+    metrics::{self, Drop},
+    peers::{
+        Ask, Reply, Tell,
+        routes::{self as words, Deliver, Delivered, Dest, Own},
+    },
+    router::{Scope, Shards},
+    ticket::{Outcome, Pending, start},
+};
+
+/// How long a node may take to commit a message. Longer than a patient one waits for a busy shard.
+pub(super) const WITHIN: Duration = Duration::from_secs(3);
+
+/// What one node is to deliver to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    pub(super) clean: bool,
+    pub(super) shards: Vec<ShardId>,
+    pub(super) own: Own,
+}
+
+/// Where a message goes.
+#[derive(Debug, Default)]
+struct Plan {
+    parts: Vec<(NodeId, Part)>,
+    /// What has to wait for an owner.
+    held_up: Vec<(ShardId, Piece)>,
+    own_clean: bool,
+    own_durable: bool,
+}
+
+/// A part that was handed over.
+struct Flight {
+    part: Part,
+    answer: BoxFuture<'static, Result<Reply, PeerError>>,
+}
+
+impl Plan {
+    fn part(&mut self, node: NodeId) -> &mut Part {
+        let known = self.parts.iter().position(|(other, _)| *other == node);
+        let at = known.unwrap_or_else(|| {
+            self.parts.push((node, Part::default()));
+            self.parts.len() - 1
+        });
+        // just found or just pushed
+        &mut self.parts[at].1
+    }
+}
+
+impl Broker {
+    /// As [`Broker::route`], in a cluster; `retained` is what became of the message as a retained one.
+    pub(in crate::broker) fn route_far(
+        self: &Arc<Self>,
+        routes: &Routes,
+        message: Message,
+        patience: Patience,
+        retained: Pending,
+    ) -> Pending {
+        let mut found = Found::default();
+        routes.table.read().find(&message.topic, &mut found);
+        let plan = self.plan(routes, &message, &found);
+        let scope = Scope {
+            clean: true,
+            durable: Shards::All,
+            own_clean: plan.own_clean,
+            own_durable: plan.own_durable,
+        };
+        let receivers = self.router.receivers(
+            &message.topic,
+            message.publisher.as_ref(),
+            &scope,
+            |group| self.router.pick(group),
+        );
+        let is_for_nobody = plan.parts.is_empty() && plan.held_up.is_empty();
+        if is_for_nobody && receivers.is_empty() {
+            return match retained {
+                Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
+                other @ (Pending::Ready(_) | Pending::Waiting(_)) => other,
+            };
+        }
+        let letter = Letter {
+            id: routes.name(),
+            message: Arc::new(message),
+            patience,
+        };
+        let is_matched = !receivers.is_empty();
+        let mut batch = Batch::new(patience);
+        for receiver in receivers {
+            self.give(&letter.message, receiver, &mut batch);
+        }
+        let local = batch.commit_each(self);
+        self.send(routes, letter, plan, local, is_matched)
+            .and(retained)
+    }
+
+    /// Finds the nodes for everybody who wants a message.
+    fn plan(&self, routes: &Routes, message: &Message, found: &Found) -> Plan {
+        let mut plan = Plan::default();
+        for dest in &found.dests {
+            match dest {
+                Dest::Node(node) => plan.part(*node).clean = true,
+                Dest::Shard(shard) => match self.place(routes, *shard, message.qos) {
+                    Place::Here => {}, // the local router has them
+                    Place::At(node) => plan.part(node).shards.push(*shard),
+                    Place::Nowhere => plan.held_up.push((*shard, Piece::Sessions)),
+                },
+            }
+        }
+        if let Some(device) = device_scope(&message.topic) {
+            let client = ClientId::from(device);
+            let shard = self.shard_of(&client);
+            match self.place(routes, shard, message.qos) {
+                Place::Here => {
+                    plan.own_durable = true;
+                    match self.gateway_of(&client) {
+                        Some(node) if node == routes.me => plan.own_clean = true,
+                        Some(node) => plan.part(node).own = Own::Here,
+                        None => {},
+                    }
+                },
+                Place::At(node) => plan.part(node).own = Own::Everywhere,
+                Place::Nowhere => plan.held_up.push((shard, Piece::Own)),
+            }
+        }
+        plan
+    }
+
+    fn place(&self, routes: &Routes, shard: ShardId, qos: Qos) -> Place {
+        if qos > Qos::AtMostOnce && routes.lanes.holds(shard) {
+            return Place::Nowhere; // not before those that wait already
+        }
+        match self.nodes.owner(shard) {
+            Some(owner) if owner.node != routes.me => Place::At(owner.node),
+            Some(_) if routes.is_home(shard) => Place::Here,
+            Some(_) | None => Place::Nowhere,
+        }
+    }
+
+    pub(super) fn shard_of(&self, client: &ClientId) -> ShardId {
+        ShardId::of(client.as_str(), self.ledger.shards())
+    }
+
+    fn gateway_of(&self, client: &ClientId) -> Option<NodeId> {
+        self.fleet.get().and_then(|fleet| fleet.gateway_of(client))
+    }
+
+    /// Hands the parts to their nodes. Everything takes its place before this returns.
+    fn send(
+        self: &Arc<Self>,
+        routes: &Routes,
+        letter: Letter,
+        plan: Plan,
+        local: Vec<(ShardId, Pending)>,
+        is_matched: bool,
+    ) -> Pending {
+        if letter.message.qos == Qos::AtMostOnce {
+            for (node, part) in plan.parts {
+                let tell = Tell::Routes(words::Tell::Deliver(letter.deliver(&part)));
+                if self.peers.tell(node, tell).is_err() {
+                    metrics::dropped(Drop::NodeUnreachable, 1);
+                }
+            }
+            metrics::dropped(Drop::NodeUnreachable, plan.held_up.len());
+            return Pending::Ready(Outcome::Done);
+        }
+        let mut known = Pending::Ready(if is_matched {
+            Outcome::Done
+        } else {
+            Outcome::NoMatch
+        });
+        for (shard, piece) in plan.held_up {
+            known = known.and(self.wait_for_owner(routes, shard, piece, &letter));
+        }
+        let mut local_waiting = Vec::new();
+        for (shard, pending) in local {
+            match pending {
+                Pending::Ready(outcome) if outcome.is_done() => {},
+                pending => local_waiting.push((shard, pending)),
+            }
+        }
+        let flights: Vec<_> = plan
+            .parts
+            .into_iter()
+            .map(|(node, part)| {
+                let ask = Ask::Routes(words::Ask::Deliver(letter.deliver(&part)));
+                let answer = self.peers.ask(node, ask, WITHIN);
+                Flight { part, answer }
+            })
+            .collect();
+        if flights.is_empty() && local_waiting.is_empty() {
+            return known;
+        }
+        let broker = Arc::clone(self);
+        known.and(start(Box::pin(async move {
+            broker.settle_parts(&letter, local_waiting, flights).await
+        })))
+    }
+
+    /// Waits until everybody has the message. What a shard's owner could not take goes where the shard goes.
+    async fn settle_parts(
+        self: Arc<Self>,
+        letter: &Letter,
+        local: Vec<(ShardId, Pending)>,
+        flights: Vec<Flight>,
+    ) -> Outcome {
+        let mut outcome = Outcome::NoMatch;
+        let mut failed = Vec::new();
+        let device = device_scope(&letter.message.topic).map(ClientId::from);
+        let own_shard = device.map(|client| self.shard_of(&client));
+        for (shard, pending) in local {
+            match pending.outcome().await {
+                Outcome::Unavailable => failed.push((shard, Piece::Sessions)),
+                other => outcome = outcome.and(other),
+            }
+        }
+        for flight in flights {
+            let answer = flight.answer.await;
+            outcome = outcome.and(judge(&flight.part, answer, &mut failed, own_shard));
+        }
+        let Some(routes) = &self.routes else {
+            return outcome;
+        };
+        // all of them first: each takes its place before those that come later
+        let waiting: Vec<_> = failed
+            .into_iter()
+            .map(|(shard, piece)| self.wait_for_owner(routes, shard, piece, letter))
+            .collect();
+        for pending in waiting {
+            outcome = outcome.and(pending.outcome().await);
+        }
+        outcome
+    }
+
+    /// Delivers for another node.
+    pub(in crate::broker) fn deliver_for(
+        self: &Arc<Self>,
+        from: NodeId,
+        deliver: Deliver,
+    ) -> BoxFuture<'static, Result<words::Reply, String>> {
+        let Some(routes) = &self.routes else {
+            let why = "this node is alone".to_owned();
+            return Box::pin(std::future::ready(Err(why)));
+        };
+        let served = self.serve_delivery(routes, from, deliver);
+        Box::pin(async move { Ok(served.reply().await) })
+    }
+
+    /// Takes a message for sessions of this node: everything has its place when this returns.
+    fn serve_delivery(self: &Arc<Self>, routes: &Routes, from: NodeId, deliver: Deliver) -> Served {
+        let mut served = Served::default();
+        let is_named = deliver.message.qos > Qos::AtMostOnce;
+        let mut fresh = Vec::new();
+        for shard in deliver.shards {
+            let name = (from, deliver.id, false);
+            if !routes.is_home(shard) {
+                served
+                    .shards
+                    .push((shard, Pending::Ready(Outcome::Unavailable)));
+            } else if let Some(known) = routes.recent.outcome(shard, &name).filter(|_| is_named) {
+                served.shards.push((shard, known));
+            } else {
+                fresh.push(shard);
+            }
+        }
+        let client = device_scope(&deliver.message.topic).map(ClientId::from);
+        let device = client.map(|client| (self.shard_of(&client), client));
+        let mut own_shard = None;
+        let (mut own_clean, mut gateway) = (deliver.own == Own::Here, None);
+        if deliver.own == Own::Everywhere
+            && let Some((shard, client)) = device
+        {
+            let name = (from, deliver.id, true);
+            if !routes.is_home(shard) {
+                served.own = Pending::Ready(Outcome::Unavailable);
+            } else if let Some(known) = routes.recent.outcome(shard, &name).filter(|_| is_named) {
+                served.own = known;
+            } else {
+                own_shard = Some(shard);
+                let node = self.gateway_of(&client);
+                own_clean = node == Some(routes.me);
+                gateway = node.filter(|node| *node != routes.me);
+            }
+        }
+        let scope = Scope {
+            clean: deliver.clean,
+            durable: Shards::Only(&fresh),
+            own_clean,
+            own_durable: own_shard.is_some(),
+        };
+        let message = deliver.message;
+        let publisher = message.publisher.as_ref();
+        let receivers = self
+            .router
+            .receivers(&message.topic, publisher, &scope, |_| None);
+        let matched = if receivers.is_empty() {
+            Outcome::NoMatch
+        } else {
+            Outcome::Done
+        };
+        let patience = if deliver.is_patient {
+            Patience::WhileBusy
+        } else {
+            Patience::Never
+        };
+        let mut batch = Batch::new(patience);
+        for receiver in receivers {
+            self.give(&message, receiver, &mut batch);
+        }
+        let committed = batch.commit_each(self);
+        let of = |shard: ShardId| {
+            let rows = committed.iter().filter(|(other, _)| *other == shard);
+            rows.fold(Pending::Ready(matched), |all, (_, one)| {
+                all.and(one.clone())
+            })
+        };
+        served.others = Pending::Ready(matched);
+        for shard in fresh {
+            let outcome = of(shard);
+            if is_named {
+                routes
+                    .recent
+                    .remember(shard, (from, deliver.id, false), outcome.clone());
+            }
+            served.shards.push((shard, outcome));
+        }
+        if let Some(shard) = own_shard {
+            let mut outcome = of(shard);
+            if let Some(node) = gateway {
+                outcome = outcome.and(self.pass_on(routes, node, &message, patience));
+            }
+            if is_named {
+                routes
+                    .recent
+                    .remember(shard, (from, deliver.id, true), outcome.clone());
+            }
+            served.own = outcome;
+        }
+        served
+    }
+
+    /// A message of a device's topic to the node it is connected to.
+    fn pass_on(
+        self: &Arc<Self>,
+        routes: &Routes,
+        node: NodeId,
+        message: &Arc<Message>,
+        patience: Patience,
+    ) -> Pending {
+        let letter = Letter {
+            id: routes.name(),
+            message: Arc::clone(message),
+            patience,
+        };
+        let plan = Plan {
+            parts: vec![(
+                node,
+                Part {
+                    own: Own::Here,
+                    ..Part::default()
+                },
+            )],
+            ..Plan::default()
+        };
+        self.send(routes, letter, plan, Vec::new(), false)
+    }
+}
+
+/// Who takes messages for a shard.
+enum Place {
+    Here,
+    At(NodeId),
+    /// Nobody, now.
+    Nowhere,
+}
+
+/// What becomes of a message that another node handed over.
+struct Served {
+    others: Pending,
+    own: Pending,
+    shards: Vec<(ShardId, Pending)>,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        Self {
+            others: Pending::Ready(Outcome::NoMatch),
+            own: Pending::Ready(Outcome::NoMatch),
+            shards: Vec::new(),
+        }
+    }
+}
+
+impl Served {
+    async fn reply(self) -> words::Reply {
+        let mut shards = Vec::with_capacity(self.shards.len());
+        for (shard, pending) in self.shards {
+            shards.push((shard, pending.outcome().await.into()));
+        }
+        words::Reply::Delivered {
+            others: self.others.outcome().await.into(),
+            own: self.own.outcome().await.into(),
+            shards,
+        }
+    }
+}
+
+/// What an answer means; what has to be tried again is added to `failed`.
+fn judge(
+    part: &Part,
+    answer: Result<Reply, PeerError>,
+    failed: &mut Vec<(ShardId, Piece)>,
+    own_shard: Option<ShardId>,
+) -> Outcome {
+    let mut outcome = Outcome::NoMatch;
+    if let Ok(Reply::Routes(words::Reply::Delivered {
+        others,
+        own,
+        shards,
+    })) = answer
+    {
+        outcome = outcome.and(others.into());
+        for (shard, delivered) in shards {
+            match delivered {
+                Delivered::Unavailable => failed.push((shard, Piece::Sessions)),
+                other => outcome = outcome.and(other.into()),
+            }
+        }
+        match (own, own_shard) {
+            (Delivered::Unavailable, Some(shard)) => failed.push((shard, Piece::Own)),
+            (own, _) => outcome = outcome.and(own.into()),
+        }
+        return outcome;
+    }
+    // sessions that end with their node get nothing any more; the durable ones are somebody's
+    metrics::dropped(
+        Drop::NodeUnreachable,
+        usize::from(part.clean) + usize::from(part.own == Own::Here),
+    );
+    failed.extend(part.shards.iter().map(|shard| (*shard, Piece::Sessions)));
+    if part.own == Own::Everywhere {
+        failed.extend(own_shard.map(|shard| (shard, Piece::Own)));
+    }
+    outcome
+}
+
+impl From<Delivered> for Outcome {
+    fn from(delivered: Delivered) -> Self {
+        match delivered {
+            Delivered::Done { matched: true } => Self::Done,
+            Delivered::Done { matched: false } => Self::NoMatch,
+            Delivered::QuotaExceeded => Self::QuotaExceeded,
+            Delivered::TooLarge => Self::TooLarge,
+            Delivered::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+impl From<Outcome> for Delivered {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Done { matched: true },
+            Outcome::NoMatch => Self::Done { matched: false },
+            Outcome::QuotaExceeded => Self::QuotaExceeded,
+            Outcome::TooLarge => Self::TooLarge,
+            Outcome::Unavailable => Self::Unavailable,
+        }
+    }
+}

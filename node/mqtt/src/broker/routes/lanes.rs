@@ -1,0 +1,280 @@
+//! Messages that wait for the owner of a shard.
+//!
+//! A shard whose owner is gone, or is not ready yet, has a new one within seconds. Until then a message for one of its
+//! durable sessions waits here, and later ones wait behind it; then all go, in the order they came.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::time::{self, Instant};
+use umbel_actors::ports::BoxFuture;
+use umbel_core::{ids::ShardId, message::Message};
+use umbel_storage::PeerError;
+
+use super::{
+    Routes,
+    forward::{Part, WITHIN},
+};
+use crate::broker::{
+    Broker,
+    delivery::cost,
+    durable::Patience,
+    peers::{
+        Ask, Reply,
+        routes::{self as words, Deliver, MessageId, Own},
+    },
+    ticket::{Outcome, Pending, Settler, Ticket},
+};
+
+/// How long a message waits for an owner that takes it.
+const WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Before an owner is asked again, if no other is heard of.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Messages sent at once when there is an owner again.
+const AT_ONCE: usize = 256;
+
+/// Most messages, and bytes of messages, that wait for one shard. Beyond, publishers are told to try later.
+const MESSAGES_MAX: usize = 10_000;
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A message with its name.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    pub(super) id: MessageId,
+    pub(super) message: Arc<Message>,
+    pub(super) patience: Patience,
+}
+
+/// What of a shard a message is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    /// Its durable sessions.
+    Sessions,
+    /// The device the topic belongs to.
+    Own,
+}
+
+impl Letter {
+    pub(super) fn deliver(&self, part: &Part) -> Deliver {
+        Deliver {
+            id: self.id,
+            message: Arc::clone(&self.message),
+            clean: part.clean,
+            shards: part.shards.clone(),
+            own: part.own,
+            is_patient: self.patience == Patience::WhileBusy,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Waiting {
+    letter: Letter,
+    sessions: bool,
+    own: bool,
+    until: Instant,
+    settlers: Vec<Settler>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// By the counts of their names: in the order in which they came.
+    waiting: BTreeMap<u64, Waiting>,
+    bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(Mutex<BTreeMap<ShardId, Lane>>);
+
+impl Lanes {
+    /// Whether messages for a shard wait.
+    pub(super) fn holds(&self, shard: ShardId) -> bool {
+        self.0.lock().contains_key(&shard)
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().values().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// Adds a message; true if it is the first, and somebody has to see to it.
+    fn add(&self, shard: ShardId, piece: Piece, letter: &Letter) -> (Pending, bool) {
+        let mut lanes = self.0.lock();
+        let is_first = !lanes.contains_key(&shard);
+        let lane = lanes.entry(shard).or_default();
+        let bytes = cost(&letter.message);
+        if lane.waiting.len() >= MESSAGES_MAX || lane.bytes + bytes > BYTES_MAX {
+            return (Pending::Ready(Outcome::Unavailable), false);
+        }
+        let waiting = lane.waiting.entry(letter.id.count).or_insert_with(|| {
+            lane.bytes += bytes;
+            Waiting {
+                letter: letter.clone(),
+                sessions: false,
+                own: false,
+                until: Instant::now() + WAIT_MAX,
+                settlers: Vec::new(),
+            }
+        });
+        match piece {
+            Piece::Sessions => waiting.sessions = true,
+            Piece::Own => waiting.own = true,
+        }
+        let (settler, ticket) = Ticket::pair();
+        waiting.settlers.push(settler);
+        (Pending::Waiting(ticket), is_first)
+    }
+
+    /// The first that wait.
+    fn first(&self, shard: ShardId) -> Vec<(Letter, Part)> {
+        let lanes = self.0.lock();
+        let waiting = lanes.get(&shard).into_iter();
+        let waiting = waiting.flat_map(|lane| lane.waiting.values());
+        let part = |waiting: &Waiting| Part {
+            clean: false,
+            shards: waiting.sessions.then_some(shard).into_iter().collect(),
+            own: if waiting.own {
+                Own::Everywhere
+            } else {
+                Own::None
+            },
+        };
+        waiting
+            .take(AT_ONCE)
+            .map(|waiting| (waiting.letter.clone(), part(waiting)))
+            .collect()
+    }
+
+    /// What became of some of them; those that are not done wait on if there is time. False when nobody waits.
+    fn settle(&self, shard: ShardId, outcomes: &[(u64, Outcome)], now: Instant) -> bool {
+        let mut done = Vec::new();
+        let mut lanes = self.0.lock();
+        let Some(lane) = lanes.get_mut(&shard) else {
+            return false;
+        };
+        for (count, outcome) in outcomes {
+            let waiting = lane.waiting.get(count);
+            let is_over = waiting.is_some_and(|waiting| waiting.until <= now);
+            if *outcome != Outcome::Unavailable || is_over {
+                let gone = lane.waiting.remove(count).into_iter();
+                done.extend(gone.map(|waiting| (waiting, *outcome)));
+            }
+        }
+        for (waiting, _) in &done {
+            lane.bytes -= cost(&waiting.letter.message);
+        }
+        let goes_on = !lane.waiting.is_empty();
+        if !goes_on {
+            lanes.remove(&shard);
+        }
+        drop(lanes);
+        for (waiting, outcome) in done {
+            for settler in waiting.settlers {
+                settler.settle(outcome);
+            }
+        }
+        goes_on
+    }
+}
+
+impl Broker {
+    /// A message for a shard waits until an owner takes it, or for as long as it may.
+    pub(super) fn wait_for_owner(
+        &self,
+        routes: &Routes,
+        shard: ShardId,
+        piece: Piece,
+        letter: &Letter,
+    ) -> Pending {
+        let (pending, is_first) = routes.lanes.add(shard, piece, letter);
+        if is_first {
+            tokio::spawn(serve(Weak::clone(&self.this), shard));
+        }
+        pending
+    }
+
+    /// Hands a message to whoever owns the shard now.
+    fn hand_on(
+        self: &Arc<Self>,
+        routes: &Routes,
+        shard: ShardId,
+        letter: &Letter,
+        part: &Part,
+    ) -> BoxFuture<'static, Result<Reply, PeerError>> {
+        let deliver = letter.deliver(part);
+        match self.nodes.owner(shard) {
+            Some(owner) if owner.node == routes.me => {
+                let delivered = self.deliver_for(routes.me, deliver);
+                let me = routes.me;
+                Box::pin(async move {
+                    let delivered = delivered.await;
+                    delivered
+                        .map(Reply::Routes)
+                        .map_err(|why| PeerError::Refused { node: me, why })
+                })
+            },
+            Some(owner) => {
+                let ask = Ask::Routes(words::Ask::Deliver(deliver));
+                self.peers.ask(owner.node, ask, WITHIN)
+            },
+            None => Box::pin(std::future::ready(Err(PeerError::NotConnected(routes.me)))),
+        }
+    }
+}
+
+/// Sees to the messages for one shard until none waits.
+async fn serve(broker: Weak<Broker>, shard: ShardId) {
+    loop {
+        let (mut changes, sent) = {
+            let Some(broker) = broker.upgrade() else {
+                return;
+            };
+            let Some(routes) = &broker.routes else { return };
+            let changes = broker.nodes.changes();
+            let first = routes.lanes.first(shard);
+            let sent: Vec<_> = first
+                .iter()
+                .map(|(letter, part)| {
+                    let answer = broker.hand_on(routes, shard, letter, part);
+                    (letter.id.count, answer)
+                })
+                .collect();
+            (changes, sent)
+        };
+        let mut outcomes = Vec::with_capacity(sent.len());
+        for (count, answer) in sent {
+            outcomes.push((count, outcome_of(answer.await)));
+        }
+        let is_stuck = outcomes
+            .iter()
+            .any(|(_, outcome)| *outcome == Outcome::Unavailable);
+        {
+            let Some(broker) = broker.upgrade() else {
+                return;
+            };
+            let Some(routes) = &broker.routes else { return };
+            if !routes.lanes.settle(shard, &outcomes, Instant::now()) {
+                return;
+            }
+        }
+        if is_stuck {
+            drop(time::timeout(AGAIN_AFTER, changes.changed()).await);
+        }
+    }
+}
+
+fn outcome_of(answer: Result<Reply, PeerError>) -> Outcome {
+    let Ok(Reply::Routes(words::Reply::Delivered { own, shards, .. })) = answer else {
+        return Outcome::Unavailable;
+    };
+    let shards = shards.into_iter().map(|(_, delivered)| delivered);
+    let all = shards.chain([own]).map(Outcome::from);
+    all.fold(Outcome::NoMatch, Outcome::and)
+}

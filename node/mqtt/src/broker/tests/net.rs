@@ -1,0 +1,474 @@
+//! Several brokers in one process. What they say to each other goes through bytes, over links that keep the order, and
+//! that break, wait and heal when a test says so. One ledger stands for the replicated log: a node may write to a shard as
+//! long as it owns it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, oneshot};
+use umbel_actors::ports::{BoxFuture, Clock};
+use umbel_core::{
+    ids::{ClientId, NodeId, ShardId, Term},
+    message::{Message, Qos},
+    policy::{Context as PolicyContext, Policy},
+};
+use umbel_storage::{
+    Boot, Ledger, Nodes, Owner, Pairs, Peer, PeerError, Reach, ReadError, Receipt, Table, Write,
+    codec,
+    memory::{MemoryLedger, MemoryNodes},
+};
+
+use super::world::{Client, Hello, Port, TestClock, TestFleet, connect_to};
+use crate::{
+    authenticate::Identity,
+    broker::{
+        Broker, Config,
+        peers::{Ask, Peers, Reply, Tell},
+    },
+};
+
+/// What is on a link.
+enum Parcel {
+    Ask(Vec<u8>, oneshot::Sender<Result<Vec<u8>, String>>),
+    Tell(Vec<u8>),
+}
+
+type Way = (NodeId, NodeId);
+
+#[derive(Default)]
+struct Inner {
+    brokers: BTreeMap<NodeId, Weak<Broker>>,
+    owners: BTreeMap<ShardId, Owner>,
+    broken: BTreeSet<Way>,
+    held: BTreeSet<Way>,
+    /// Counts how often a way broke: what was on it then is lost.
+    breaks: BTreeMap<Way, u64>,
+    ways: BTreeMap<Way, mpsc::UnboundedSender<(u64, Parcel)>>,
+    parcels: u64,
+}
+
+/// The links between all nodes, and who owns what.
+#[derive(Default)]
+pub(super) struct Links {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+impl Links {
+    /// The broker of a client's owner.
+    pub(super) fn owner_of(&self, client: &ClientId, shards: u16) -> Option<(NodeId, Arc<Broker>)> {
+        let inner = self.inner.lock();
+        let owner = inner.owners.get(&ShardId::of(client.as_str(), shards))?;
+        let broker = inner.brokers.get(&owner.node)?.upgrade()?;
+        Some((owner.node, broker))
+    }
+
+    fn post(self: &Arc<Self>, way: Way, parcel: Parcel) -> Result<(), PeerError> {
+        let mut inner = self.inner.lock();
+        if inner.broken.contains(&way) {
+            return Err(PeerError::NotConnected(way.1));
+        }
+        inner.parcels += 1;
+        let breaks = inner.breaks.get(&way).copied().unwrap_or_default();
+        let sender = inner.ways.entry(way).or_insert_with(|| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            tokio::spawn(carry(Arc::downgrade(self), way, receiver));
+            sender
+        });
+        sender
+            .send((breaks, parcel))
+            .map_err(|_| PeerError::NotConnected(way.1))
+    }
+
+    fn is_lost(&self, way: Way, breaks: u64) -> bool {
+        let inner = self.inner.lock();
+        inner.breaks.get(&way).copied().unwrap_or_default() != breaks
+    }
+
+    fn is_held(&self, way: Way) -> bool {
+        self.inner.lock().held.contains(&way)
+    }
+}
+
+async fn carry(links: Weak<Links>, way: Way, mut parcels: mpsc::UnboundedReceiver<(u64, Parcel)>) {
+    while let Some((breaks, parcel)) = parcels.recv().await {
+        let Some(links) = links.upgrade() else { return };
+        loop {
+            let changed = links.changed.notified();
+            if !links.is_held(way) {
+                break;
+            }
+            changed.await;
+        }
+        if links.is_lost(way, breaks) {
+            continue;
+        }
+        let broker = links.inner.lock().brokers.get(&way.1).cloned();
+        let Some(broker) = broker.and_then(|broker| broker.upgrade()) else {
+            continue;
+        };
+        match parcel {
+            Parcel::Tell(bytes) => broker.serve_tell(way.0, decode::<Tell>(&bytes)),
+            Parcel::Ask(bytes, answer) => {
+                let mut served = broker.serve_ask(way.0, decode::<Ask>(&bytes));
+                // the first poll follows at once
+                let first = futures_util::poll!(&mut served);
+                let links = Arc::clone(&links);
+                tokio::spawn(async move {
+                    let served = match first {
+                        std::task::Poll::Ready(served) => served,
+                        std::task::Poll::Pending => served.await,
+                    };
+                    let back = (way.1, way.0);
+                    let is_cut = links.inner.lock().broken.contains(&back);
+                    if !is_cut && !links.is_lost(way, breaks) {
+                        drop(answer.send(served.map(|reply| encode(&reply))));
+                    }
+                });
+            },
+        }
+    }
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    codec::encode(1, value).expect("encodes")
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> T {
+    let (_, body) = codec::format_of(bytes).expect("a format");
+    codec::decode_body(body).expect("decodes")
+}
+
+/// One node's end of the links.
+struct Plug {
+    me: NodeId,
+    links: Arc<Links>,
+}
+
+impl Peers for Plug {
+    fn ask(
+        &self,
+        to: NodeId,
+        ask: Ask,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Reply, PeerError>> {
+        let (sender, receiver) = oneshot::channel();
+        let posted = self
+            .links
+            .post((self.me, to), Parcel::Ask(encode(&ask), sender));
+        Box::pin(async move {
+            posted?;
+            match tokio::time::timeout(within, receiver).await {
+                Ok(Ok(Ok(bytes))) => Ok(decode(&bytes)),
+                Ok(Ok(Err(why))) => Err(PeerError::Refused { node: to, why }),
+                Ok(Err(_)) | Err(_) => Err(PeerError::Unknown(to)),
+            }
+        })
+    }
+
+    fn tell(&self, to: NodeId, tell: Tell) -> Result<(), PeerError> {
+        self.links.post((self.me, to), Parcel::Tell(encode(&tell)))
+    }
+}
+
+/// A node's view of the one ledger: it owns what the links say.
+struct View {
+    me: NodeId,
+    shared: MemoryLedger,
+    links: Arc<Links>,
+}
+
+impl Ledger for View {
+    fn shards(&self) -> u16 {
+        self.shared.shards()
+    }
+
+    fn term(&self, shard: ShardId) -> Option<Term> {
+        let inner = self.links.inner.lock();
+        let owner = inner.owners.get(&shard)?;
+        (owner.node == self.me).then_some(owner.term)
+    }
+
+    fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {
+        self.shared.propose(shard, term, writes)
+    }
+
+    fn get(&self, shard: ShardId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.shared.get(shard, table, key)
+    }
+
+    fn scan(
+        &self,
+        shard: ShardId,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Pairs, ReadError> {
+        self.shared.scan(shard, table, prefix, after, limit)
+    }
+}
+
+/// One node.
+pub(super) struct Site {
+    pub(super) id: NodeId,
+    pub(super) broker: Arc<Broker>,
+    pub(super) fleet: Arc<TestFleet>,
+    pub(super) nodes: Arc<MemoryNodes>,
+}
+
+/// See the module.
+pub(super) struct Net {
+    pub(super) ledger: MemoryLedger,
+    pub(super) clock: Arc<TestClock>,
+    pub(super) sites: Vec<Site>,
+    pub(super) links: Arc<Links>,
+    records: Arc<Mutex<BTreeMap<ClientId, super::world::Record>>>,
+    config: Config,
+}
+
+pub(super) const SHARDS: u16 = 8;
+
+impl Net {
+    /// So many nodes, with ids from 1, each connected to each; the shards are owned in turn.
+    pub(super) async fn new(nodes: u64) -> Self {
+        Self::with(nodes, |_| {}).await
+    }
+
+    pub(super) async fn with(nodes: u64, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        let ledger = MemoryLedger::new(SHARDS);
+        let links = Arc::<Links>::default();
+        for shard in (0..SHARDS).map(ShardId) {
+            let node = NodeId(u64::from(shard.0) % nodes + 1);
+            let owner = Owner {
+                node,
+                term: Term(1),
+            };
+            links.inner.lock().owners.insert(shard, owner);
+        }
+        let mut net = Self {
+            ledger,
+            clock: Arc::default(),
+            sites: Vec::new(),
+            links,
+            records: Arc::default(),
+            config,
+        };
+        for id in (1..=nodes).map(NodeId) {
+            let site = net.site(id, Boot(1), nodes);
+            net.sites.push(site);
+        }
+        for site in &net.sites {
+            site.broker.start();
+        }
+        net.converged().await;
+        net
+    }
+
+    fn site(&self, id: NodeId, boot: Boot, nodes: u64) -> Site {
+        let view = Arc::new(MemoryNodes::new(id, boot));
+        for other in (1..=nodes).map(NodeId).filter(|other| *other != id) {
+            let peer = Peer {
+                node: other,
+                boot: Some(Boot(1)),
+                reach: Reach::Connected,
+            };
+            view.set_peer(peer);
+        }
+        let owners = self.links.inner.lock().owners.clone();
+        for (shard, owner) in &owners {
+            view.set_owner(*shard, Some(*owner));
+        }
+        let ledger = View {
+            me: id,
+            shared: self.ledger.clone(),
+            links: Arc::clone(&self.links),
+        };
+        let plug = Plug {
+            me: id,
+            links: Arc::clone(&self.links),
+        };
+        let broker = Broker::new(
+            self.config.clone(),
+            Arc::new(ledger),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            Arc::clone(&view) as Arc<dyn Nodes>,
+            Arc::new(plug),
+        );
+        let fleet = Arc::new(TestFleet::in_net(
+            &self.records,
+            (id, Arc::clone(&self.links)),
+            &broker,
+            &self.ledger,
+        ));
+        broker.attach(Arc::new(Port(Arc::clone(&fleet))));
+        let weak = Arc::downgrade(&broker);
+        self.links.inner.lock().brokers.insert(id, weak);
+        for (shard, owner) in owners {
+            if owner.node == id {
+                broker.shard_ready(shard, owner.term);
+            }
+        }
+        Site {
+            id,
+            broker,
+            fleet,
+            nodes: view,
+        }
+    }
+
+    /// A node, by its number from 1.
+    pub(super) fn site_of(&self, id: u64) -> &Site {
+        let found = self.sites.iter().find(|site| site.id == NodeId(id));
+        found.expect("a node of the net")
+    }
+
+    pub(super) fn broker(&self, id: u64) -> &Arc<Broker> {
+        &self.site_of(id).broker
+    }
+
+    /// Connects a client to a node.
+    pub(super) async fn connect(&self, node: u64, hello: Hello) -> Client {
+        let client = ClientId::parse(&hello.name).expect("valid client id");
+        let identity = Identity {
+            kind: umbel_core::device::Kind::App,
+            device: None,
+            principal: "tester".to_owned(),
+            policy: Policy::open().compile(&PolicyContext::new(client.clone())),
+            client,
+        };
+        let connected = connect_to(self.broker(node), hello, identity).await;
+        connected.expect("accepted")
+    }
+
+    /// The links between two nodes break; each sees the other like this.
+    pub(super) fn break_link(&self, one: u64, other: u64, reach: Reach) {
+        let (one, other) = (NodeId(one), NodeId(other));
+        {
+            let mut inner = self.links.inner.lock();
+            for way in [(one, other), (other, one)] {
+                inner.broken.insert(way);
+                *inner.breaks.entry(way).or_default() += 1;
+            }
+        }
+        self.see(one, other, reach);
+        self.see(other, one, reach);
+    }
+
+    /// The links between two nodes are there again.
+    pub(super) fn heal(&self, one: u64, other: u64) {
+        let (one, other) = (NodeId(one), NodeId(other));
+        {
+            let mut inner = self.links.inner.lock();
+            inner.broken.remove(&(one, other));
+            inner.broken.remove(&(other, one));
+        }
+        self.see(one, other, Reach::Connected);
+        self.see(other, one, Reach::Connected);
+    }
+
+    /// One node sees another like this.
+    pub(super) fn see(&self, from: NodeId, of: NodeId, reach: Reach) {
+        let peer = Peer {
+            node: of,
+            boot: Some(Boot(1)),
+            reach,
+        };
+        self.site_of(from.0).nodes.set_peer(peer);
+    }
+
+    /// What one node sends another stays on the way.
+    pub(super) fn hold(&self, from: u64, to: u64) {
+        self.links
+            .inner
+            .lock()
+            .held
+            .insert((NodeId(from), NodeId(to)));
+    }
+
+    /// It arrives.
+    pub(super) fn release(&self, from: u64, to: u64) {
+        self.links
+            .inner
+            .lock()
+            .held
+            .remove(&(NodeId(from), NodeId(to)));
+        self.links.changed.notify_waiters();
+    }
+
+    /// Who owns a shard.
+    pub(super) fn owner(&self, shard: ShardId) -> Owner {
+        self.links.inner.lock().owners[&shard]
+    }
+
+    /// A shard has another owner from now on, as all nodes hear at once.
+    pub(super) fn move_shard(&self, shard: ShardId, to: u64) -> Owner {
+        let term = Term(self.owner(shard).term.0 + 1);
+        let owner = Owner {
+            node: NodeId(to),
+            term,
+        };
+        self.ledger.set_term(shard, Some(term));
+        self.links.inner.lock().owners.insert(shard, owner);
+        for site in &self.sites {
+            site.nodes.set_owner(shard, Some(owner));
+        }
+        owner
+    }
+
+    /// How many asks and notices were sent so far.
+    pub(super) fn parcels(&self) -> u64 {
+        self.links.inner.lock().parcels
+    }
+
+    /// Every node knows what the others want.
+    pub(super) async fn converged(&self) {
+        eventually("every node has heard of every filter", || {
+            self.sites.iter().all(|site| site.broker.is_all_told())
+        })
+        .await;
+    }
+}
+
+/// Waits until a condition holds.
+pub(super) async fn eventually(why: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "never: {why}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Waits until a client hears something of this kind, and gives everything heard until then.
+pub(super) async fn payloads_of(client: &mut Client, count: usize) -> Vec<String> {
+    let mut heard = Vec::new();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while heard.len() < count {
+        heard.extend(client.payloads());
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "only {heard:?} of {count}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    heard
+}
+
+/// A message of a client.
+pub(super) fn message(topic: &str, payload: &str, qos: Qos) -> Message {
+    Message {
+        publisher: ClientId::parse("publisher").ok(),
+        ..Message::from_cluster(
+            topic.to_owned(),
+            payload.to_owned().into(),
+            qos,
+            umbel_core::time::Timestamp::from_millis(1_000_000),
+        )
+    }
+}

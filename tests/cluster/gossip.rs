@@ -1,0 +1,38 @@
+//! Gossip is a hint: it can be forged at, and it can be lost, and nobody's ownership changes.
+
+use std::net::UdpSocket;
+
+use serde_json::{Value, json};
+use umbel_tests::{Cluster, eventually};
+
+fn terms(cluster: &Cluster) -> Vec<(Value, Value)> {
+    let shards = eventually("the shards are listed", || cluster.shards(0));
+    shards
+        .iter()
+        .map(|shard| (shard["owner"].clone(), shard["term"].clone()))
+        .collect()
+}
+
+/// F29, T32: bytes that nobody sealed change nothing, and are counted.
+#[test]
+fn f29_forged_gossip_changes_no_owner() {
+    let cluster = Cluster::start();
+    let before = terms(&cluster);
+    let liar = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut packet = vec![1, 0, 0, 0, 1];
+    packet.extend([7; 400]);
+    for n in 0..2_000_usize {
+        for node in cluster.running() {
+            let length = 5 + n % 400;
+            liar.send_to(&packet[..length], node.link()).unwrap();
+        }
+    }
+    for node in cluster.running() {
+        eventually("forged packets are counted", || {
+            (node.metric("umbel_gossip_refused_total", "") >= 100.0).then_some(())
+        });
+        assert!(node.metric("umbel_gossip_members", "alive") >= 2.0);
+    }
+    assert_eq!(terms(&cluster), before);
+    cluster.node(0).updated("lamp", &json!({ "n": 1 }));
+}

@@ -1,0 +1,19 @@
+//! Three nodes that are one broker, and lose nothing when one dies: real processes, real sockets, real faults.
+//!
+//! Every test waits for states. The guarantees (G) and faults (F) of the reliability page are named where they are shown.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod broker;
+mod days;
+mod gateway;
+mod gossip;
+mod majority;
+mod owner;
+mod partition;
+mod sessions;
+mod support;
