@@ -49,6 +49,7 @@ pub fn describe() {
     );
     describe_gauge!(NODES, "Nodes of the cluster map, by state");
     crate::gossip::metrics::describe();
+    crate::link::metrics::describe();
     describe_gauge!(
         GROUPS,
         "Shard groups of this node by state (owned, other, quarantined)"

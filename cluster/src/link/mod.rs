@@ -4,10 +4,15 @@
 //! sends another through one service arrives in the order it was sent, while the link holds.
 
 mod desk;
+pub mod join;
 mod limits;
 pub mod memory;
+pub mod metrics;
 #[cfg(test)]
 mod suite;
+pub mod tcp;
+pub mod tls;
+pub mod vet;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 

@@ -97,6 +97,10 @@ impl Diary {
         self.written.notify_waiters();
     }
 
+    pub(super) fn let_go(&self) {
+        self.open.send_replace(true);
+    }
+
     pub(super) async fn holds(&self, count: usize) -> Vec<Bytes> {
         let reached = async {
             loop {
@@ -291,7 +295,7 @@ async fn a_full_queue_is_busy_at_once_and_other_services_are_not<W: World>() {
         ask(&*a, B, Service::Raft, "!heard").await,
         Err(PeerError::Refused { .. })
     ));
-    diary.open.send_replace(true);
+    diary.let_go();
     for asked in waiting {
         asked.await.unwrap();
     }
@@ -411,7 +415,7 @@ async fn a_partition_between_two_leaves_the_third_alone<W: World>() {
 async fn large_bodies_do_not_delay_raft<W: World>() {
     let (_world, a, _b) = pair::<W>(Limits::default(), &Diary::new(true)).await;
     let body = Bytes::from(vec![1; 8 << 20]);
-    let bulk: Vec<_> = (0..4)
+    let bulk: Vec<_> = (0..3)
         .map(|_| a.request(B, Service::Bulk, body.clone(), PATIENCE * 6))
         .collect();
     let bulk = tokio::spawn(async move {
@@ -450,6 +454,7 @@ macro_rules! suite {
 macro_rules! suites {
     ($behaviours:tt) => {
         suites!(@ memory, super::InMemory, $behaviours);
+        suites!(@ tcp, crate::link::tcp::tests::OverTcp, $behaviours);
     };
     (@ $name:ident, $world:ty, ($($behaviour:ident),* $(,)?)) => {
         suite!($name, $world, $($behaviour),*);
