@@ -2,18 +2,18 @@
 
 use std::{num::NonZeroU16, sync::Arc};
 
-use umbel_core::{
-    ids::{DeviceId, SessionEpoch},
-    message::Message,
-    shadow::{Origin, Request},
-    topic::aws::{self, AwsTopic},
-};
 use super::{
     Broker,
     durable::Patience,
     fleet::FleetError,
     mailbox::{Inbound, Mailbox},
     ticket::{Outcome, Pending, Settler, start},
+};
+use umbel_core::{
+    ids::{DeviceId, SessionEpoch},
+    message::Message,
+    shadow::{Origin, Request},
+    topic::aws::{self, AwsTopic},
 };
 
 impl Broker {

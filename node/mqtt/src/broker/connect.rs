@@ -199,8 +199,7 @@ impl Broker {
     /// Connections of this node, and sessions that wait here for theirs, are bounded. Who has a session here is not new.
     fn is_full_for(&self, client: &ClientId) -> bool {
         let most = self.config.sessions_max;
-        self.sessions.len() >= most
-            || self.homes.len() >= most && self.homes.get(client).is_none()
+        self.sessions.len() >= most || self.homes.len() >= most && self.homes.get(client).is_none()
     }
 
     /// A will is a publish that happens later: what may not be published now may not be left behind (T10).
@@ -362,7 +361,11 @@ impl Broker {
     }
 
     /// The connection of this epoch is gone. False if another speaks for the client by now: nobody need be told.
-    pub(crate) fn disconnect(self: &Arc<Self>, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
+    pub(crate) fn disconnect(
+        self: &Arc<Self>,
+        mailbox: &Arc<Mailbox>,
+        epoch: SessionEpoch,
+    ) -> bool {
         let mut place = self.sessions.lock(mailbox.client());
         let Some(mut left) = mailbox.detach(epoch) else {
             return false;
@@ -424,9 +427,7 @@ impl Broker {
             return; // most clients have none
         }
         let mut place = self.homes.lock(client);
-        if place
-            .get(client)
-            .is_some_and(|home| home.epoch() <= epoch)
+        if place.get(client).is_some_and(|home| home.epoch() <= epoch)
             && let Some(home) = place.remove(client)
         {
             self.dispose(&home, None);

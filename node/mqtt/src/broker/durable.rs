@@ -86,7 +86,10 @@ impl Batch {
             sequence,
             cost,
         };
-        let known = self.groups.iter().position(|group| (group.shard, group.term) == (shard, term));
+        let known = self
+            .groups
+            .iter()
+            .position(|group| (group.shard, group.term) == (shard, term));
         let is_full = |index: &usize| {
             self.groups
                 .get(*index)

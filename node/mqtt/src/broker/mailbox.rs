@@ -296,9 +296,15 @@ impl Mailbox {
         state.inbound = BTreeMap::new();
         state.backfill = None;
         let outbound = state.outbound.take();
-        let waiting = outbound.as_ref().map_or((0, 0), |outbound| outbound.waiting());
+        let waiting = outbound
+            .as_ref()
+            .map_or((0, 0), |outbound| outbound.waiting());
         Some(Left {
-            lost: if self.is_window() { waiting.1 } else { waiting.0 },
+            lost: if self.is_window() {
+                waiting.1
+            } else {
+                waiting.0
+            },
             sent: outbound.map_or(0, |outbound| outbound.highest_sent()),
             link: state.link.take(),
         })

@@ -115,29 +115,29 @@ impl Broker {
         self.recover_retained(shard, found);
     }
 
-    fn recover_subscriptions(
-        self: &Arc<Self>,
-        shard: ShardId,
-        term: Term,
-        found: &mut Recovered,
-    ) {
+    fn recover_subscriptions(self: &Arc<Self>, shard: ShardId, term: Term, found: &mut Recovered) {
         let mut subscriptions = 0;
-        self.each_row(shard, Table::Subscription, &mut found.unreadable, |key, value| {
-            let Some((client, rest)) = rows::split(key) else {
-                return false;
-            };
-            let filter = std::str::from_utf8(rest)
-                .ok()
-                .and_then(|text| Filter::parse(text, &umbel_core::topic::Limits::default()).ok());
-            let (Some(filter), Ok(options)) = (filter, rows::decode_subscription(value)) else {
-                return false;
-            };
-            let home = self.recovered(&client, shard, term);
-            home.lock().subscribe(&filter, options);
-            drop(self.join(&filter, &home, options));
-            subscriptions += 1;
-            true
-        });
+        self.each_row(
+            shard,
+            Table::Subscription,
+            &mut found.unreadable,
+            |key, value| {
+                let Some((client, rest)) = rows::split(key) else {
+                    return false;
+                };
+                let filter = std::str::from_utf8(rest).ok().and_then(|text| {
+                    Filter::parse(text, &umbel_core::topic::Limits::default()).ok()
+                });
+                let (Some(filter), Ok(options)) = (filter, rows::decode_subscription(value)) else {
+                    return false;
+                };
+                let home = self.recovered(&client, shard, term);
+                home.lock().subscribe(&filter, options);
+                drop(self.join(&filter, &home, options));
+                subscriptions += 1;
+                true
+            },
+        );
         found.subscriptions += subscriptions;
     }
 
@@ -209,7 +209,13 @@ impl Broker {
             return Arc::clone(known);
         }
         let floor = self.homes.floor(shard);
-        let home = Arc::new(Mailbox::home(client.clone(), shard, term, SessionEpoch::default(), floor));
+        let home = Arc::new(Mailbox::home(
+            client.clone(),
+            shard,
+            term,
+            SessionEpoch::default(),
+            floor,
+        ));
         place.insert(Arc::clone(&home));
         home
     }

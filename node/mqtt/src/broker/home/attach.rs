@@ -7,10 +7,10 @@ use umbel_core::ids::{ClientId, NodeId, SessionEpoch, ShardId};
 use super::{Attachment, Gateway, Sink};
 use crate::broker::{
     Broker, Drop,
+    delivery::cost,
     mailbox::{Mailbox, State},
     metrics,
     outbound::Row,
-    delivery::cost,
     peers::{
         self,
         home::{Attach, Speaker, Tell},
@@ -194,10 +194,13 @@ impl Broker {
         let mut lost = Vec::new();
         self.homes.for_each(|home| {
             let mut state = home.lock();
-            let gone = state.gateway.as_ref().is_some_and(|gateway| match gateway.sink {
-                Sink::There(node) => is_lost(node, gateway.boot),
-                Sink::Here(_) => false,
-            });
+            let gone = state
+                .gateway
+                .as_ref()
+                .is_some_and(|gateway| match gateway.sink {
+                    Sink::There(node) => is_lost(node, gateway.boot),
+                    Sink::Here(_) => false,
+                });
             if gone {
                 home.close_window(&mut state, None);
                 drop(state);
@@ -208,7 +211,10 @@ impl Broker {
             self.groups_changed(home);
         }
         if !lost.is_empty() {
-            tracing::info!(sessions = lost.len(), "sessions detached from gateways that are gone");
+            tracing::info!(
+                sessions = lost.len(),
+                "sessions detached from gateways that are gone"
+            );
         }
     }
 

@@ -139,9 +139,7 @@ impl Broker {
         if let Some(outbound) = state.outbound_if_any() {
             let sent = outbound.sent();
             link.sent = Some(sent);
-            while let Some(next) =
-                outbound.next_within(gateway.window, self.bounds.window_bytes)
-            {
+            while let Some(next) = outbound.next_within(gateway.window, self.bounds.window_bytes) {
                 let taker = there.outbound();
                 taker.set_sent(sent);
                 dropped += taker.take(next, &self.bounds);
@@ -170,8 +168,7 @@ impl Broker {
             };
             let (mut items, mut bytes) = (Vec::new(), 0);
             while bytes < PUSH_BYTES
-                && let Some(next) =
-                    outbound.next_within(gateway.window, self.bounds.window_bytes)
+                && let Some(next) = outbound.next_within(gateway.window, self.bounds.window_bytes)
             {
                 bytes += cost(&next.message);
                 items.push(Item::from(next));

@@ -45,7 +45,9 @@ impl Broker {
             let mut tick = tokio::time::interval(TICK);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
-                let Some(broker) = broker.upgrade() else { return };
+                let Some(broker) = broker.upgrade() else {
+                    return;
+                };
                 changes.mark_unchanged();
                 broker.follow_shards();
                 broker.follow_owners(&mut seen);
@@ -159,7 +161,8 @@ impl Broker {
             rows::encode_generation(generation),
         );
         self.ledger.propose(shard, term, vec![row]).await.ok()?;
-        self.homes.raise_floor(shard, generation << GENERATION_SHIFT);
+        self.homes
+            .raise_floor(shard, generation << GENERATION_SHIFT);
         let broker = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
             let mut found = Recovered::default();

@@ -107,7 +107,8 @@ impl Homes {
 
     /// Where the numbers of a session begin that begins now.
     pub(crate) fn floor(&self, shard: ShardId) -> u64 {
-        self.shard(shard).map_or(1, |shard| shard.lock().floor.max(1))
+        self.shard(shard)
+            .map_or(1, |shard| shard.lock().floor.max(1))
     }
 
     /// Sessions that begin from now on take no number below this.

@@ -23,7 +23,11 @@ use crate::broker::{
 
 impl Broker {
     /// Answers a gateway. What has a place in an order takes it before this returns.
-    pub(crate) fn serve_home(self: &Arc<Self>, from: NodeId, ask: Ask) -> BoxFuture<'static, Reply> {
+    pub(crate) fn serve_home(
+        self: &Arc<Self>,
+        from: NodeId,
+        ask: Ask,
+    ) -> BoxFuture<'static, Reply> {
         let answer = match ask {
             Ask::Attach(request) => Err(self.serve_attach(from, &request)),
             Ask::Received(speaker, sequence) => self.received(&speaker, sequence),
@@ -182,9 +186,11 @@ impl Broker {
                 .ok_or(Reply::NotAttached)
         });
         match forgotten {
-            Ok((existed, forgotten)) => Box::pin(async move {
-                Reply::Unsubscribed(existed, forgotten.outcome().await.into())
-            }),
+            Ok((existed, forgotten)) => {
+                Box::pin(
+                    async move { Reply::Unsubscribed(existed, forgotten.outcome().await.into()) },
+                )
+            },
             Err(reply) => Box::pin(std::future::ready(reply)),
         }
     }

@@ -10,6 +10,8 @@ mod authorize;
 mod cluster;
 mod durable;
 mod fleet;
+mod homes;
+mod homes_moving;
 mod net;
 mod outbound;
 mod properties;

@@ -310,11 +310,6 @@ impl Net {
         broker.attach(Arc::new(Port(Arc::clone(&fleet))));
         let weak = Arc::downgrade(&broker);
         self.links.inner.lock().brokers.insert(id, weak);
-        for (shard, owner) in owners {
-            if owner.node == id {
-                broker.shard_ready(shard, owner.term);
-            }
-        }
         Site {
             id,
             broker,
@@ -429,10 +424,43 @@ impl Net {
 
     /// Every node knows what the others want.
     pub(super) async fn converged(&self) {
+        eventually("every shard has its homes", || self.are_homes_ready()).await;
         eventually("every node has heard of every filter", || {
             self.sites.iter().all(|site| site.broker.is_all_told())
         })
         .await;
+    }
+
+    /// Whether each shard's owner, if it lives, has taken it up.
+    fn are_homes_ready(&self) -> bool {
+        let owners = self.links.inner.lock().owners.clone();
+        owners.into_iter().all(|(shard, owner)| {
+            self.sites
+                .iter()
+                .find(|site| site.id == owner.node)
+                .is_none_or(|site| site.broker.home_ready(shard))
+        })
+    }
+
+    /// A node dies: nobody hears from it, and another takes its shards over. Its clients have to be forgotten, not closed.
+    pub(super) fn kill(&mut self, node: u64, heir: u64) {
+        let others: Vec<_> = self.sites.iter().map(|site| site.id.0).collect();
+        for other in others.into_iter().filter(|other| *other != node) {
+            self.break_link(node, other, Reach::Gone);
+        }
+        self.sites.retain(|site| site.id != NodeId(node));
+        for shard in (0..SHARDS).map(ShardId) {
+            if self.owner(shard).node == NodeId(node) {
+                self.move_shard(shard, heir);
+            }
+        }
+    }
+
+    /// A client id of which this node owns the shard.
+    pub(super) fn name_at(&self, node: u64, prefix: &str) -> String {
+        let is_there = |name: &String| self.owner(ShardId::of(name, SHARDS)).node == NodeId(node);
+        let mut names = (0..1_000).map(|number| format!("{prefix}{number}"));
+        names.find(is_there).expect("one of many")
     }
 }
 

@@ -146,12 +146,7 @@ impl Broker {
     }
 
     /// The connection of a window is gone: its home is told.
-    pub(crate) fn close_link(
-        &self,
-        window: &Mailbox,
-        epoch: SessionEpoch,
-        left: &mut Left,
-    ) {
+    pub(crate) fn close_link(&self, window: &Mailbox, epoch: SessionEpoch, left: &mut Left) {
         let Some(link) = left.link.take() else {
             return;
         };
@@ -162,6 +157,8 @@ impl Broker {
                     client: window.client().clone(),
                     epoch,
                 };
+                // before the goodbye: a home that is not attached to any more takes no acknowledgements
+                self.tell_all_acked();
                 // lost with the link, the home learns it when it pushes
                 drop(self.tell_home(link.node, Tell::Detach(speaker, Some(left.sent))));
             },
