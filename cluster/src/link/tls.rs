@@ -188,10 +188,12 @@ pub(super) fn is_node(certificate: &CertificateDer<'_>) -> bool {
 }
 
 fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, BearerError> {
-    let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| BearerError::Unreadable)?;
-    let names = parsed
-        .subject_alternative_name()
-        .map_err(|_| BearerError::Unreadable)?;
+    let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
+        return Err(BearerError::Unreadable);
+    };
+    let Ok(names) = parsed.subject_alternative_name() else {
+        return Err(BearerError::Unreadable);
+    };
     let names = names.map_or(&[][..], |extension| &extension.value.general_names);
     let texts = names.iter().filter_map(|name| {
         if let GeneralName::DNSName(name) = name {

@@ -273,8 +273,8 @@ async fn shake(
     )
     .await;
     shaken.unwrap_or_else(|_| {
-        let late = format!("{socket}: no handshake within {:?}", shared.handshake);
-        Err(Failure::Unreachable(late))
+        let why = format!("{socket}: no handshake within {:?}", shared.handshake);
+        Err(Failure::Unreachable(why))
     })
 }
 
@@ -361,7 +361,7 @@ impl Shared {
                 "who answers at the address of this node is another: is the address book right?"
             ),
             Some(_) => {
-                warn!(%peer, reason = why, "no link to this node: one side turns the other away")
+                warn!(%peer, reason = why, "no link to this node: one side turns the other away");
             },
             None => info!(%peer, reason = why, "no link to this node yet"),
         }

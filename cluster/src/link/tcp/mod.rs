@@ -230,7 +230,7 @@ impl Shared {
         loop {
             let now = Instant::now();
             let remotes: Vec<Arc<Remote>> = self.book.read().values().map(Arc::clone).collect();
-            let (peers, changes): (Vec<Peer>, Vec<Option<Instant>>) = remotes
+            let (peers, times): (Vec<Peer>, Vec<Option<Instant>>) = remotes
                 .iter()
                 .map(|remote| remote.seen(&self.timing, now))
                 .unzip();
@@ -246,7 +246,7 @@ impl Shared {
                 *seen = peers;
                 changed
             });
-            let next = changes.into_iter().flatten().min();
+            let next = times.into_iter().flatten().min();
             let next = next.unwrap_or_else(|| now + Duration::from_hours(1));
             tokio::select! {
                 () = self.changed.notified() => {},
@@ -317,7 +317,8 @@ impl TcpTransport {
     /// A node was removed from the cluster: its connections end, and none of it is accepted again.
     pub fn removed(&self, node: NodeId) {
         self.shared.banned.write().insert(node);
-        if let Some(remote) = self.shared.book.write().remove(&node) {
+        let known = self.shared.book.write().remove(&node);
+        if let Some(remote) = known {
             remote.leave("the node was removed");
         }
         let served = self.shared.served.lock();
