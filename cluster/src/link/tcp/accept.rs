@@ -8,7 +8,6 @@ use rustls::server::Acceptor;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
@@ -21,9 +20,10 @@ use super::{
         tls::{self, ALPN_JOIN},
         vet::Introduction,
     },
-    Phase, Shared,
     hello::{self, Hello, Reply, Versions, Welcome},
+    lobby::Place,
     serve::Seat,
+    shared::{Phase, Shared},
     socket,
 };
 
@@ -48,12 +48,12 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => match Arc::clone(&shared.half_open).try_acquire_owned() {
-                Ok(place) => {
+            Ok((stream, address)) => match shared.lobby.enter(address.ip()) {
+                Some(place) => {
                     let admitted = admit(Arc::clone(&shared), stream, address, place);
                     drop(tokio::spawn(admitted));
                 },
-                Err(_) => shared.meters.refused(Refusal::Limit),
+                None => shared.meters.refused(Refusal::Limit),
             },
             Err(error) => {
                 error!(%error, "the link accepts nobody");
@@ -63,12 +63,7 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn admit(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    address: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
+async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, place: Place) {
     socket::prepare(&stream);
     let mut phase = shared.phase();
     let greeted = tokio::select! {

@@ -19,11 +19,11 @@ use super::{
         desk::{Begun, Outcome, Reply},
         limits::place,
     },
-    Phase, Shared,
     conn::{Conn, End, Watch, Wire},
     frame::Frame,
     hello::Lane,
     outbox::Outbox,
+    shared::{Phase, Shared},
 };
 
 /// The dialler pings at least three times in this time; who says nothing is dead.

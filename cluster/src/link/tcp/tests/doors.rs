@@ -315,7 +315,9 @@ async fn rubbish_after_a_welcome_ends_only_that_connection() {
 #[tokio::test]
 async fn who_says_nothing_is_shown_out_and_holds_no_place_meanwhile() {
     let authority = Authority::new();
-    let a = start(&authority, A, Boot(1)).await;
+    let mut brisk = config(&authority, A, Boot(1));
+    brisk.handshake = Duration::from_millis(500);
+    let a = TcpTransport::start(brisk).await.unwrap();
     let silent = TcpStream::connect(a.local_addr()).await.unwrap();
     let b = start(&authority, B, Boot(1)).await;
     introduce(&a, &b);
