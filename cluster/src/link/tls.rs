@@ -76,7 +76,7 @@ pub enum BearerError {
     #[error("it does not name one node of cluster {0}")]
     Name(String),
     /// It is a node's, but not this one's.
-    #[error("it is that of {found}, not of {wanted}")]
+    #[error("it is that of node {found}, not of node {wanted}")]
     Other {
         /// Whose it is.
         found: NodeId,

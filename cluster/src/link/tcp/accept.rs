@@ -155,18 +155,24 @@ fn check(shared: &Shared, stream: &TlsStream<TcpStream>, hello: &Hello) -> Resul
     match tls::bearer(chain, &shared.cluster_id) {
         Err(error) => return identity(format!("the certificate: {error}")),
         Ok(node) if node != hello.from => {
-            return identity(format!("it says {}, its certificate {node}", hello.from));
+            return identity(format!(
+                "it says it is node {}, and its certificate that it is node {node}",
+                hello.from
+            ));
         },
         Ok(_) => {},
     }
     if hello.to != shared.me {
-        return identity(format!("it looks for {}, this is {}", hello.to, shared.me));
+        return identity(format!(
+            "it looks for node {}, this is node {}",
+            hello.to, shared.me
+        ));
     }
     if hello.from == shared.me {
         return identity("it has this node's own id".to_owned());
     }
     if shared.banned.read().contains(&hello.from) {
-        let why = format!("{} was removed from the cluster", hello.from);
+        let why = format!("node {} was removed from the cluster", hello.from);
         return Err(Turned(Refusal::Removed, why));
     }
     Ok(())

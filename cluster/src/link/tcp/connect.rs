@@ -101,7 +101,12 @@ async fn greet(
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     match tls::bearer(chain, &shared.cluster_id) {
         Ok(node) if node == peer.node => {},
-        Ok(node) => return Err(Failure::Turned(Refusal::Identity, format!("it is {node}"))),
+        Ok(node) => {
+            return Err(Failure::Turned(
+                Refusal::Identity,
+                format!("it is node {node}"),
+            ));
+        },
         Err(error) => return Err(Failure::Turned(Refusal::Identity, error.to_string())),
     }
     let hello = Hello {
