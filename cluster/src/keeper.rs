@@ -91,7 +91,7 @@ impl Keeper {
             let Some(group) = shard.group() else { continue };
             let wanted = asked.contains(&GroupId(u64::from(shard.id.0)));
             if self.is_due(shard.id, &group, wanted) {
-                self.take_snapshot(shard.id, &group).await;
+                self.take_snapshot(shard.id, &group, wanted).await;
             }
         }
     }
@@ -112,9 +112,9 @@ impl Keeper {
                 .is_none_or(|at| *at <= Instant::now())
     }
 
-    async fn take_snapshot(&mut self, shard: ShardId, group: &Group) {
+    async fn take_snapshot(&mut self, shard: ShardId, group: &Group, wanted: bool) {
         let begun = Instant::now();
-        let outcome = group.snapshot().await;
+        let outcome = group.snapshot(wanted).await;
         self.meters.snapshot(outcome.is_ok(), begun.elapsed());
         match outcome {
             Ok(()) => {

@@ -7,7 +7,8 @@
 use std::{
     fs::File,
     io::{self, BufReader, Read},
-    path::PathBuf,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
@@ -65,11 +66,91 @@ impl Snapshot {
         }
     }
 
+    /// The bytes as they are now, to be read from any place on; they stay while a newer snapshot takes this one's place.
+    pub fn source(&self) -> io::Result<Source> {
+        let (bytes, length) = match &self.body {
+            Body::File(path) => {
+                let file = File::open(path)?;
+                let length = file.metadata()?.len();
+                (SourceBytes::File(file), length)
+            },
+            Body::Memory(bytes) => (SourceBytes::Memory(bytes.clone()), bytes.len() as u64),
+        };
+        Ok(Source {
+            shard: self.shard,
+            bytes,
+            length,
+        })
+    }
+
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.body {
+            Body::File(path) => Some(path),
+            Body::Memory(_) => None,
+        }
+    }
+
     /// All bytes at once.
     pub fn bytes(&self) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open()?.read_to_end(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+/// The bytes of a snapshot, held open.
+#[derive(Debug)]
+pub struct Source {
+    shard: ShardId,
+    bytes: SourceBytes,
+    length: u64,
+}
+
+#[derive(Debug)]
+enum SourceBytes {
+    File(File),
+    Memory(Bytes),
+}
+
+impl Source {
+    /// How many bytes there are.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// How far the rows in it were applied. Not that of the [`Snapshot`] it came from, if that was replaced meanwhile.
+    pub fn mark(&self) -> Result<Mark, StateError> {
+        read_mark(&mut BufReader::new(At(self, 0)), self.shard)
+    }
+
+    /// Bytes from a place on, at most so many; fewer only at the end.
+    pub fn read_at(&self, offset: u64, most: usize) -> io::Result<Vec<u8>> {
+        let left = usize::try_from(self.length.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; most.min(left)];
+        match &self.bytes {
+            SourceBytes::File(file) => file.read_exact_at(&mut bytes, offset)?,
+            SourceBytes::Memory(all) => {
+                let from = usize::try_from(offset).unwrap_or(usize::MAX);
+                let found = all.get(from..).unwrap_or_default();
+                let found = found.get(..bytes.len()).unwrap_or_default();
+                bytes.copy_from_slice(found);
+            },
+        }
+        Ok(bytes)
+    }
+}
+
+/// Reads a source from a place on.
+struct At<'a>(&'a Source, u64);
+
+impl Read for At<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.0.read_at(self.1, into.len())?;
+        self.1 += bytes.len() as u64;
+        if let Some(into) = into.get_mut(..bytes.len()) {
+            into.copy_from_slice(&bytes);
+        }
+        Ok(bytes.len())
     }
 }
 

@@ -111,8 +111,35 @@ pub trait State: Send + Sync + 'static {
     /// The shard's latest durable snapshot, if there is one; its bytes are checked when it is read.
     fn latest_snapshot(&self, shard: ShardId) -> Result<Option<Snapshot>, StateError>;
 
-    /// Checks a snapshot received from elsewhere and stores it durably as the shard's latest.
-    fn receive_snapshot(&self, shard: ShardId, bytes: &[u8]) -> Result<Snapshot, StateError>;
+    /// Begins to gather the snapshot of that id from elsewhere, or goes on: how many of its bytes are here. Those of
+    /// another id are dropped. Nothing gathered outlives the process.
+    fn incoming(&self, shard: ShardId, id: u64) -> Result<u64, StateError>;
+
+    /// Adds bytes that follow; others are left alone. How many are here then.
+    fn receive(
+        &self,
+        shard: ShardId,
+        id: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, StateError>;
+
+    /// Checks every byte of what was gathered and makes it durable, beside the shard's latest snapshot; it is kept until
+    /// it is adopted or another one comes. What does not check is dropped.
+    fn received(&self, shard: ShardId, id: u64) -> Result<Snapshot, StateError>;
+
+    /// Makes a received snapshot the shard's latest, durably.
+    fn adopt(&self, received: &Snapshot) -> Result<Snapshot, StateError>;
+
+    /// Checks a snapshot received from elsewhere and stores it durably as the shard's latest: the above at once, for what
+    /// is in memory anyway.
+    fn receive_snapshot(&self, shard: ShardId, bytes: &[u8]) -> Result<Snapshot, StateError> {
+        let id = u64::from(crc32fast::hash(bytes)) | (1 << 63);
+        let here = self.incoming(shard, id)?;
+        let from = usize::try_from(here).unwrap_or(usize::MAX);
+        self.receive(shard, id, here, bytes.get(from..).unwrap_or_default())?;
+        self.adopt(&self.received(shard, id)?)
+    }
 
     /// Replaces the shard's rows by the snapshot's; heals a damaged shard. Checks all bytes before it changes any
     /// row. After a crash in the middle the shard is reported damaged.

@@ -5,6 +5,7 @@
 
 mod apply;
 mod check;
+mod incoming;
 mod open;
 mod progress;
 mod rows;
@@ -309,12 +310,26 @@ impl State for StateStore {
         self.snapshots.latest(shard)
     }
 
-    fn receive_snapshot(&self, shard: ShardId, bytes: &[u8]) -> Result<Snapshot, StateError> {
-        let mut input = bytes;
-        let mark = snapshot::read(&mut input, shard, |_, _, _| Ok(()))?;
-        self.snapshots.replace(shard, &mark, |out| {
-            std::io::Write::write_all(out, bytes).map_err(failure)
-        })
+    fn incoming(&self, shard: ShardId, id: u64) -> Result<u64, StateError> {
+        self.snapshots.incoming.begin(shard, id)
+    }
+
+    fn receive(
+        &self,
+        shard: ShardId,
+        id: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, StateError> {
+        self.snapshots.incoming.add(shard, id, offset, bytes)
+    }
+
+    fn received(&self, shard: ShardId, id: u64) -> Result<Snapshot, StateError> {
+        self.snapshots.incoming.check(shard, id)
+    }
+
+    fn adopt(&self, received: &Snapshot) -> Result<Snapshot, StateError> {
+        self.snapshots.adopt(received)
     }
 
     fn restore(&self, snapshot: &Snapshot) -> Result<(), StateError> {

@@ -8,6 +8,7 @@
 mod api;
 mod config;
 mod ctl;
+mod deploy;
 mod disk;
 mod flood;
 mod identity;

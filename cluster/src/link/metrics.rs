@@ -23,7 +23,7 @@ pub const UPS: &str = "umbel_link_ups_total";
 /// Links that broke, by `reason`: closed, reset, silent, protocol, cut.
 pub const DOWNS: &str = "umbel_link_downs_total";
 /// Connections refused or not made, by `reason`: limit, tls, rubbish, timeout, identity, cluster, version, removed,
-/// turned_away (by the other side).
+/// `turned_away` (by the other side).
 pub const REFUSED: &str = "umbel_link_refused_total";
 
 /// Says what each metric means.

@@ -76,7 +76,7 @@ pub enum BearerError {
     #[error("it does not name one node of cluster {0}")]
     Name(String),
     /// It is a node's, but not this one's.
-    #[error("it is that of {found}, not of {wanted}")]
+    #[error("it is that of node {found}, not of node {wanted}")]
     Other {
         /// Whose it is.
         found: NodeId,
@@ -188,10 +188,12 @@ pub(super) fn is_node(certificate: &CertificateDer<'_>) -> bool {
 }
 
 fn names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, BearerError> {
-    let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| BearerError::Unreadable)?;
-    let names = parsed
-        .subject_alternative_name()
-        .map_err(|_| BearerError::Unreadable)?;
+    let Ok((_, parsed)) = parse_x509_certificate(certificate) else {
+        return Err(BearerError::Unreadable);
+    };
+    let Ok(names) = parsed.subject_alternative_name() else {
+        return Err(BearerError::Unreadable);
+    };
     let names = names.map_or(&[][..], |extension| &extension.value.general_names);
     let texts = names.iter().filter_map(|name| {
         if let GeneralName::DNSName(name) = name {

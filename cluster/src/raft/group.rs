@@ -11,6 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -44,12 +45,15 @@ use crate::{
         mux::Mux,
         network::Network,
         recent::Common,
-        recover::{self, Checkpoint},
+        recover::{self, Checkpoint, Received},
         state_machine::StateMachine,
         types::{self, Payload, Types, Verdict},
     },
     status::Role,
 };
+
+/// How long openraft may take to learn of a snapshot; the next one purges what this one could not.
+const PURGE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a group is made of.
 #[derive(Clone)]
@@ -90,8 +94,8 @@ impl Begin {
 pub(crate) struct Group {
     node: u64,
     id: GroupId,
-    raft: Raft<Types>,
-    machine: Arc<Machine>,
+    pub(super) raft: Raft<Types>,
+    pub(super) machine: Arc<Machine>,
     server: watch::Receiver<RaftServerMetrics<u64, EmptyNode>>,
     log: Arc<dyn GroupLog>,
     /// Whether this node needs nobody's vote.
@@ -108,6 +112,8 @@ pub(crate) struct Group {
     writing: AsyncMutex<()>,
     /// One change of members or transfer at a time.
     changing: AsyncMutex<()>,
+    /// Held while something is done with a snapshot that comes in.
+    pub(super) receiving: AsyncMutex<()>,
 }
 
 impl Group {
@@ -176,6 +182,7 @@ impl Group {
             fenced: AtomicBool::new(false),
             writing: AsyncMutex::new(()),
             changing: AsyncMutex::new(()),
+            receiving: AsyncMutex::new(()),
         };
         group.rise(begin).await?;
         Ok(group)
@@ -300,8 +307,10 @@ impl Group {
         }
     }
 
-    /// Takes a snapshot, remembers durably how far the state is, and lets openraft purge the log.
-    pub(crate) async fn snapshot(&self) -> Result<(), Damage> {
+    /// Takes a snapshot, remembers durably how far the state is, and lets openraft purge the log, except for a tail for
+    /// peers that are a little late; `all` leaves hardly any.
+    pub(crate) async fn snapshot(&self, all: bool) -> Result<(), Damage> {
+        let tail = self.tail(all);
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Damage::new(format!("{what} of shard {}: {error}", self.id))
         };
@@ -329,6 +338,46 @@ impl Group {
         self.raft
             .trigger()
             .snapshot()
+            .await
+            .map_err(|error| stopped(&self.machine, &error))?;
+        match tail {
+            Some(tail) => self.purge_but(tail).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How many entries to keep, if fewer than openraft keeps by itself.
+    fn tail(&self, all: bool) -> Option<u64> {
+        let policy = self.config.snapshots;
+        self.mux.as_ref()?;
+        if all {
+            return Some(policy.tail_entries);
+        }
+        let progress = self.machine.progress();
+        let entries = progress
+            .applied
+            .saturating_sub(progress.snapshot.unwrap_or(0));
+        let each = progress.fresh_bytes / entries.max(1);
+        let tail = policy.peer_tail_bytes.checked_div(each)?;
+        (tail < policy.peer_tail_entries).then_some(tail.max(policy.tail_entries))
+    }
+
+    /// Purges up to the snapshot that openraft is about to learn of, but for so many entries.
+    async fn purge_but(&self, tail: u64) -> Result<(), Damage> {
+        let Some(at) = self.machine.progress().snapshot else {
+            return Ok(());
+        };
+        let mut data = self.raft.data_metrics();
+        let known = data.wait_for(|data| data.snapshot.is_some_and(|id| id.index >= at));
+        if timeout(PURGE_WITHIN, known).await.is_err() {
+            return Ok(());
+        }
+        let Some(upto) = at.checked_sub(tail) else {
+            return Ok(());
+        };
+        self.raft
+            .trigger()
+            .purge_log(upto)
             .await
             .map_err(|error| stopped(&self.machine, &error))
     }
@@ -392,7 +441,15 @@ fn open(
     with_peers: bool,
     told: watch::Sender<u64>,
 ) -> Result<(LogStore, Machine, bool, bool), Damage> {
-    let mut store = LogStore::open(GroupId(u64::from(shard.0)), node, Arc::clone(log), fatal)?;
+    let id = GroupId(u64::from(shard.0));
+    let mut store = LogStore::open(id, node, Arc::clone(log), Arc::clone(&fatal))?;
+    if with_peers {
+        match recover::finish_install(shard, state.as_ref(), log.as_ref(), &store)? {
+            Received::Settled => {},
+            Received::Committed(id) => store.trust_upto(id),
+            Received::Installed => store = LogStore::open(id, node, Arc::clone(log), fatal)?,
+        }
+    }
     let recovered = recover::recover(shard, state.as_ref(), log.as_ref(), &store)?;
     let sole_voter = recover::sole_voter(node, &recovered.applied, &store, with_peers)?;
     if sole_voter {
@@ -414,7 +471,7 @@ fn open(
 /// a process, so that two members can get into each other's way again and again, knows no pre-vote, and beats each group
 /// at a time of its own, which nothing could gather into common frames.
 fn settings(shard: ShardId, config: &Config, with_peers: bool) -> openraft::Config {
-    let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     openraft::Config {
         cluster_name: format!("shard-{shard}"),
         heartbeat_interval: millis(config.heartbeat),

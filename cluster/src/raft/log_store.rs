@@ -94,6 +94,11 @@ impl LogStore {
         self.committed = self.last;
     }
 
+    /// Says that the entries up to this one are committed: a snapshot of their effect exists.
+    pub(crate) fn trust_upto(&mut self, id: Id) {
+        self.committed = self.committed.max(Some(id));
+    }
+
     /// The last entry removed because a snapshot holds it.
     pub(crate) fn purged(&self) -> Option<Id> {
         self.purged

@@ -160,6 +160,22 @@ impl Machine {
         Ok(mark)
     }
 
+    /// Makes a received snapshot the latest and its rows the shard's; waits while the disk is full. A crash in between is
+    /// made good by [`super::recover`].
+    pub(super) async fn install(&self, received: Snapshot) -> Result<Snapshot, StateError> {
+        let stored = self.blocking(move |state| state.adopt(&received)).await?;
+        loop {
+            let snapshot = stored.clone();
+            match self.blocking(move |state| state.restore(&snapshot)).await {
+                Ok(()) => return Ok(stored),
+                Err(StateError::Full) if !self.common.stopping.load(Ordering::Acquire) => {
+                    tokio::time::sleep(FULL_RETRY).await;
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// The latest snapshot.
     pub(crate) fn latest_snapshot(&self) -> Option<Snapshot> {
         let latest = self.snapshot.lock();
@@ -179,6 +195,11 @@ impl Machine {
             self.common.recent.lock().applied(id.index);
             self.told.send_replace(id.index);
         }
+    }
+
+    /// The shard.
+    pub(crate) fn shard(&self) -> ShardId {
+        self.shard
     }
 
     pub(super) async fn blocking<T: Send + 'static>(
@@ -225,7 +246,8 @@ impl Machine {
     }
 }
 
-fn snapshot_meta(mark: &Mark) -> Result<SnapshotMeta<u64, openraft::EmptyNode>, Damage> {
+/// What openraft knows a snapshot by.
+pub(super) fn snapshot_meta(mark: &Mark) -> Result<SnapshotMeta<u64, openraft::EmptyNode>, Damage> {
     let applied = Applied::decode(&mark.meta)
         .map_err(|error| Damage::new(format!("snapshot at index {}: {error}", mark.index)))?;
     let snapshot_id = applied.id.map(|id| id.to_string()).unwrap_or_default();

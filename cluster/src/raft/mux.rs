@@ -122,6 +122,15 @@ impl Mux {
         &self.transport
     }
 
+    /// Whether there is a link to a node.
+    pub(crate) fn reaches(&self, to: NodeId) -> bool {
+        let peers = self.transport.peers();
+        let peers = peers.borrow();
+        peers
+            .iter()
+            .any(|peer| peer.node == to && peer.reach == Reach::Connected)
+    }
+
     /// Asks and waits.
     pub(crate) async fn ask(
         &self,

@@ -17,7 +17,7 @@ use crate::{
     raft::{
         Damage,
         log_store::LogStore,
-        types::{Applied, Id},
+        types::{self, Applied, Id},
     },
 };
 
@@ -91,6 +91,69 @@ pub(crate) fn recover(
         applied,
         snapshot: snapshot.ok().flatten(),
     })
+}
+
+/// What became of a leader's snapshot before the node stopped.
+pub(crate) enum Received {
+    /// Nothing is open.
+    Settled,
+    /// What it holds was committed, and the log has it too.
+    Committed(Id),
+    /// It was adopted, and is installed now: the log has been cleared up to it and has to be looked at again.
+    Installed,
+}
+
+/// Finishes the installing of a leader's snapshot that a crash interrupted: adopted, but the rows not or not all
+/// replaced, or the log not cleared. Only for a member of a group of several: a node that is alone is sent nothing, and a
+/// log that ends before its snapshot has lost entries.
+pub(crate) fn finish_install(
+    shard: ShardId,
+    state: &dyn State,
+    log: &dyn GroupLog,
+    store: &LogStore,
+) -> Result<Received, Damage> {
+    let Ok(Some(snapshot)) = state.latest_snapshot(shard) else {
+        return Ok(Received::Settled);
+    };
+    let applied = Applied::decode(&snapshot.mark.meta)
+        .map_err(|error| Damage::new(format!("snapshot: {error}")))?;
+    let Some(id) = applied.id else {
+        return Ok(Received::Settled);
+    };
+    if store
+        .purged()
+        .is_some_and(|purged| purged.index >= id.index)
+    {
+        return Ok(Received::Settled);
+    }
+    let reaches = store.last().is_some_and(|last| last.index >= id.index);
+    if reaches && store.entry(id.index)?.log_id == id {
+        return Ok(Received::Committed(id));
+    }
+    tracing::warn!(shard = shard.0, %id, "the installing of a snapshot was interrupted: it is finished now");
+    let behind = match state.health(shard) {
+        Health::Damaged(_) => true,
+        Health::Sound => state
+            .applied(shard)
+            .map_or(true, |mark| mark.index < id.index),
+    };
+    if behind {
+        state
+            .restore(&snapshot)
+            .map_err(|error| Damage::new(error.to_string()))?;
+    }
+    let group = GroupId(u64::from(shard.0));
+    let upto = log.range(group).end.saturating_sub(1).max(id.index);
+    let mark = types::encode_id(&id).map_err(|error| Damage::new(error.to_string()))?;
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // Nobody waits if this thread has ended.
+    let done = Box::new(move |outcome| drop(sender.send(outcome)));
+    log.purge(group, upto, mark.into(), done);
+    match receiver.recv() {
+        Ok(Ok(())) => Ok(Received::Installed),
+        Ok(Err(error)) => Err(Damage::new(format!("clear the log: {error}"))),
+        Err(error) => Err(Damage::new(format!("clear the log: {error}"))),
+    }
 }
 
 enum Found {

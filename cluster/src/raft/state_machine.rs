@@ -149,24 +149,13 @@ impl RaftStateMachine<Types> for StateMachine {
         meta: &SnapshotMeta<u64, openraft::EmptyNode>,
         snapshot: Box<SnapshotBody>,
     ) -> Result<(), StorageError> {
-        let shard = self.0.shard;
         let Some(received) = snapshot.0 else {
             return Err(self.stop(&Damage::new(
                 "a snapshot was installed before it came".into(),
             )));
         };
         let mut applied = self.0.applied.lock().await;
-        let installed = self
-            .0
-            .blocking(move |state| {
-                let bytes = received
-                    .bytes()
-                    .map_err(|error| StateError::Io(error.to_string()))?;
-                let stored = state.receive_snapshot(shard, &bytes)?;
-                state.restore(&stored)?;
-                Ok(stored)
-            })
-            .await;
+        let installed = self.0.install(received).await;
         let stored = installed
             .map_err(|error| self.stop(&Damage::new(format!("install a snapshot: {error}"))))?;
         *applied = Applied {

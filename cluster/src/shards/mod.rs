@@ -34,7 +34,7 @@ use crate::{
     metrics::Meters,
     queue::Proposal,
     raft::{
-        Fatal,
+        Fatal, bulk,
         group::{Begin, Parts},
         mux::Mux,
     },
@@ -150,6 +150,8 @@ impl Shards {
         if let Some(mux) = &self.parts.mux {
             let door = Door::new(&self.hosted, mux);
             mux.transport().serve(Service::Raft, Arc::new(door));
+            let receiver = bulk::Receiver(Arc::downgrade(&self.hosted));
+            mux.transport().serve(Service::Bulk, Arc::new(receiver));
             let (hosted, heartbeat) = (Arc::clone(&self.hosted), self.config.heartbeat);
             let conductor = conductor::run(hosted, Arc::clone(mux), heartbeat);
             tasks.push(tokio::spawn(conductor));

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use umbel_core::ids::ShardId;
 
@@ -23,6 +22,7 @@ struct Inner {
     shards: BTreeMap<ShardId, Shard>,
     durable: BTreeMap<ShardId, Shard>,
     snapshots: BTreeMap<ShardId, Snapshot>,
+    incoming: BTreeMap<ShardId, (u64, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -63,6 +63,7 @@ impl MemoryState {
             shards: inner.durable.clone(),
             durable: inner.durable.clone(),
             snapshots: inner.snapshots.clone(),
+            incoming: BTreeMap::new(),
         })))
     }
 
@@ -159,11 +160,45 @@ impl State for MemoryState {
         Ok(self.0.lock().snapshots.get(&shard).cloned())
     }
 
-    fn receive_snapshot(&self, shard: ShardId, bytes: &[u8]) -> Result<Snapshot, StateError> {
-        let mut input = bytes;
-        let mark = snapshot::read(&mut input, shard, |_, _, _| Ok(()))?;
-        let snapshot = Snapshot::in_memory(shard, mark, Bytes::copy_from_slice(bytes));
-        self.0.lock().snapshots.insert(shard, snapshot.clone());
+    fn incoming(&self, shard: ShardId, id: u64) -> Result<u64, StateError> {
+        let mut inner = self.0.lock();
+        let gathered = inner.incoming.entry(shard).or_default();
+        if gathered.0 != id {
+            *gathered = (id, Vec::new());
+        }
+        Ok(gathered.1.len() as u64)
+    }
+
+    fn receive(
+        &self,
+        shard: ShardId,
+        id: u64,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<u64, StateError> {
+        let here = self.incoming(shard, id)?;
+        if here != offset {
+            return Ok(here);
+        }
+        let mut inner = self.0.lock();
+        let gathered = &mut inner.incoming.entry(shard).or_default().1;
+        gathered.extend_from_slice(bytes);
+        Ok(gathered.len() as u64)
+    }
+
+    fn received(&self, shard: ShardId, id: u64) -> Result<Snapshot, StateError> {
+        self.incoming(shard, id)?;
+        let gathered = self.0.lock().incoming.remove(&shard).unwrap_or_default().1;
+        let mark = snapshot::read(&mut gathered.as_slice(), shard, |_, _, _| Ok(()))?;
+        Ok(Snapshot::in_memory(shard, mark, gathered.into()))
+    }
+
+    fn adopt(&self, received: &Snapshot) -> Result<Snapshot, StateError> {
+        let snapshot = received.clone();
+        self.0
+            .lock()
+            .snapshots
+            .insert(snapshot.shard, snapshot.clone());
         Ok(snapshot)
     }
 

@@ -8,6 +8,7 @@ use std::{
 
 use umbel_core::ids::ShardId;
 
+use super::incoming::{self, Incoming};
 use crate::{
     snapshot::{self, Snapshot},
     state::{Mark, StateError},
@@ -15,23 +16,30 @@ use crate::{
 
 /// The directory of the snapshots.
 #[derive(Debug)]
-pub(super) struct Snapshots(PathBuf);
+pub(super) struct Snapshots {
+    dir: PathBuf,
+    pub(super) incoming: Incoming,
+}
 
 impl Snapshots {
     pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&dir)?;
         for file in fs::read_dir(&dir)? {
             let path = file?.path();
-            if path.extension().is_some_and(|kind| kind == "tmp") {
+            let kind = path.extension().unwrap_or_default();
+            if kind == "tmp" || kind == incoming::EXTENSION {
                 // a crash came before the rename: never promised to anyone
                 fs::remove_file(path)?;
             }
         }
-        Ok(Self(dir))
+        Ok(Self {
+            incoming: Incoming::new(dir.clone()),
+            dir,
+        })
     }
 
     fn path(&self, shard: ShardId) -> PathBuf {
-        self.0.join(format!("shard-{:05}.snapshot", shard.0))
+        self.dir.join(format!("shard-{:05}.snapshot", shard.0))
     }
 
     /// Writes a snapshot through `fill` and puts it in the place of the older one, both durably or not at all.
@@ -41,7 +49,7 @@ impl Snapshots {
         mark: &Mark,
         fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), StateError>,
     ) -> Result<Snapshot, StateError> {
-        let temporary = self.0.join(format!("shard-{:05}.tmp", shard.0));
+        let temporary = self.dir.join(format!("shard-{:05}.tmp", shard.0));
         let outcome = self.write_and_rename(shard, &temporary, fill);
         if outcome.is_err() {
             remove(&temporary);
@@ -61,10 +69,27 @@ impl Snapshots {
         out.get_ref().sync_all().map_err(failure)?;
         let path = self.path(shard);
         fs::rename(temporary, &path).map_err(failure)?;
-        File::open(&self.0)
+        File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(failure)?;
         Ok(path)
+    }
+
+    /// Puts what was received in the place of the older one, durably.
+    pub(super) fn adopt(&self, received: &Snapshot) -> Result<Snapshot, StateError> {
+        let shard = received.shard;
+        let from = received.path().ok_or_else(|| StateError::Snapshot {
+            shard,
+            detail: "it is not of this store".to_owned(),
+        })?;
+        let path = self.path(shard);
+        if from != path {
+            fs::rename(from, &path).map_err(failure)?;
+            File::open(&self.dir)
+                .and_then(|dir| dir.sync_all())
+                .map_err(failure)?;
+        }
+        Ok(Snapshot::in_file(shard, received.mark.clone(), path))
     }
 
     /// The shard's snapshot; only its header is checked here.
@@ -82,7 +107,7 @@ impl Snapshots {
     /// Removes the shard's snapshot, durably.
     pub(super) fn remove(&self, shard: ShardId) -> Result<(), StateError> {
         match fs::remove_file(self.path(shard)) {
-            Ok(()) => File::open(&self.0)
+            Ok(()) => File::open(&self.dir)
                 .and_then(|dir| dir.sync_all())
                 .map_err(failure),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -91,7 +116,7 @@ impl Snapshots {
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
-        let files = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         files
             .filter_map(|file| Some(file.metadata().ok()?.len()))
             .sum()

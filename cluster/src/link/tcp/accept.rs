@@ -8,7 +8,6 @@ use rustls::server::Acceptor;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
@@ -21,9 +20,10 @@ use super::{
         tls::{self, ALPN_JOIN},
         vet::Introduction,
     },
-    Phase, Shared,
     hello::{self, Hello, Reply, Versions, Welcome},
+    lobby::Place,
     serve::Seat,
+    shared::{Phase, Shared},
     socket,
 };
 
@@ -48,12 +48,12 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => match Arc::clone(&shared.half_open).try_acquire_owned() {
-                Ok(place) => {
+            Ok((stream, address)) => match shared.lobby.enter(address.ip()) {
+                Some(place) => {
                     let admitted = admit(Arc::clone(&shared), stream, address, place);
                     drop(tokio::spawn(admitted));
                 },
-                Err(_) => shared.meters.refused(Refusal::Limit),
+                None => shared.meters.refused(Refusal::Limit),
             },
             Err(error) => {
                 error!(%error, "the link accepts nobody");
@@ -63,12 +63,7 @@ pub(super) async fn listen(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn admit(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    address: SocketAddr,
-    place: OwnedSemaphorePermit,
-) {
+async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, place: Place) {
     socket::prepare(&stream);
     let mut phase = shared.phase();
     let greeted = tokio::select! {
@@ -160,18 +155,24 @@ fn check(shared: &Shared, stream: &TlsStream<TcpStream>, hello: &Hello) -> Resul
     match tls::bearer(chain, &shared.cluster_id) {
         Err(error) => return identity(format!("the certificate: {error}")),
         Ok(node) if node != hello.from => {
-            return identity(format!("it says {}, its certificate {node}", hello.from));
+            return identity(format!(
+                "it says it is node {}, and its certificate that it is node {node}",
+                hello.from
+            ));
         },
         Ok(_) => {},
     }
     if hello.to != shared.me {
-        return identity(format!("it looks for {}, this is {}", hello.to, shared.me));
+        return identity(format!(
+            "it looks for node {}, this is node {}",
+            hello.to, shared.me
+        ));
     }
     if hello.from == shared.me {
         return identity("it has this node's own id".to_owned());
     }
     if shared.banned.read().contains(&hello.from) {
-        let why = format!("{} was removed from the cluster", hello.from);
+        let why = format!("node {} was removed from the cluster", hello.from);
         return Err(Turned(Refusal::Removed, why));
     }
     Ok(())

@@ -2,31 +2,27 @@
 //!
 //! The control lane leads. While it is up, the others are kept beside it; when it goes, they go.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rand::Rng;
-use rustls::CertificateError;
 use tokio::{
-    net::{TcpStream, lookup_host},
+    net::TcpStream,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 use tracing::{debug, info, warn};
 use umbel_core::backoff::{Backoff, Jitter};
 
 use super::{
-    super::{
-        metrics::{self, Refusal},
-        tls,
-    },
-    Phase, Shared,
+    super::metrics::{self, Refusal},
     conn::{Conn, End, Watch, Wire},
+    connect::{Failure, dial},
     frame::Frame,
-    hello::{self, Hello, Lane, Reply, Welcome},
+    hello::{Lane, Welcome},
     outbox::Outbox,
     peer::Remote,
-    socket,
+    shared::{Phase, Shared},
 };
 
 /// Between tries to reach a peer.
@@ -43,24 +39,10 @@ const REFUSED: Backoff = Backoff {
 };
 /// A link that held for so long was a good one: the next try comes early.
 const HELD: Duration = Duration::from_secs(2);
-/// A resolver and a connection attempt take no longer; after a partition, this bounds how late its end is noticed.
-const CONNECT: Duration = Duration::from_secs(1);
 /// Pings in the time of silence, see [`super::Timing`].
 const PINGS: u32 = 4;
 /// On lanes that do not judge the peer: only so that a dead connection does not stay for ever.
 const SLOW_PING: Duration = Duration::from_secs(3);
-
-/// Why there is no connection.
-enum Failure {
-    /// Nobody listens.
-    Refused(String),
-    /// Nobody answers, or the network says no.
-    Unreachable(String),
-    /// Somebody answers who should not, or not as agreed.
-    Turned(Refusal, String),
-}
-
-type Established = (TlsStream<TcpStream>, Welcome);
 
 /// Keeps the link to a peer, until it leaves the book or this node stops.
 pub(super) async fn keep(shared: Arc<Shared>, peer: Arc<Remote>) {
@@ -229,119 +211,6 @@ async fn carry(
     up.end.clone()
 }
 
-/// Makes one connection.
-async fn dial(shared: &Shared, peer: &Remote, lane: Lane) -> Result<Established, Failure> {
-    let mut failure = Failure::Unreachable("it has no address".to_owned());
-    for address in peer.addresses() {
-        let found = match timeout(CONNECT, lookup_host(&address)).await {
-            Ok(Ok(found)) => found.collect(),
-            Ok(Err(error)) => {
-                failure = Failure::Unreachable(format!("{address}: {error}"));
-                Vec::new()
-            },
-            Err(_) => {
-                failure = Failure::Unreachable(format!("{address}: not resolved in time"));
-                Vec::new()
-            },
-        };
-        for socket in found {
-            match timeout(CONNECT, TcpStream::connect(socket)).await {
-                Ok(Ok(stream)) => return shake(shared, peer, lane, stream, socket).await,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    failure = Failure::Refused(format!("{socket}: {error}"));
-                },
-                Ok(Err(error)) => failure = Failure::Unreachable(format!("{socket}: {error}")),
-                Err(_) => failure = Failure::Unreachable(format!("{socket}: no answer")),
-            }
-        }
-    }
-    Err(failure)
-}
-
-/// TLS and the first words, within the time they may take.
-async fn shake(
-    shared: &Shared,
-    peer: &Remote,
-    lane: Lane,
-    stream: TcpStream,
-    socket: SocketAddr,
-) -> Result<Established, Failure> {
-    socket::prepare(&stream);
-    let shaken = timeout(
-        shared.handshake,
-        Box::pin(greet(shared, peer, lane, stream)),
-    )
-    .await;
-    shaken.unwrap_or_else(|_| {
-        let late = format!("{socket}: no handshake within {:?}", shared.handshake);
-        Err(Failure::Unreachable(late))
-    })
-}
-
-async fn greet(
-    shared: &Shared,
-    peer: &Remote,
-    lane: Lane,
-    stream: TcpStream,
-) -> Result<Established, Failure> {
-    let name = tls::wanted(&shared.cluster_id, peer.node)
-        .ok_or_else(|| Failure::Unreachable("its name is no DNS name".to_owned()))?;
-    let connector = TlsConnector::from(Arc::clone(&shared.sides.client));
-    let mut stream = connector
-        .connect(name, stream)
-        .await
-        .map_err(|error| mistrusted(&error))?;
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    match tls::bearer(chain, &shared.cluster_id) {
-        Ok(node) if node == peer.node => {},
-        Ok(node) => return Err(Failure::Turned(Refusal::Identity, format!("it is {node}"))),
-        Err(error) => return Err(Failure::Turned(Refusal::Identity, error.to_string())),
-    }
-    let hello = Hello {
-        versions: shared.versions,
-        cluster: shared.cluster_id.clone(),
-        from: shared.me,
-        to: peer.node,
-        boot: shared.boot,
-        nonce: shared.nonce,
-        lane,
-        software: shared.software.clone(),
-    };
-    let rubbish = || Failure::Turned(Refusal::Rubbish, "it does not speak the link".to_owned());
-    hello::write(&mut stream, &hello.encode())
-        .await
-        .map_err(|error| mistrusted(&error))?;
-    let reply = hello::read(&mut stream).await;
-    let reply = reply.map_err(|error| mistrusted(&error))?;
-    let reply = reply.and_then(Reply::decode).ok_or_else(rubbish)?;
-    match reply {
-        Reply::Welcome(welcome) => {
-            let spoken = shared.versions.min..=shared.versions.max;
-            if !spoken.contains(&welcome.version) {
-                return Err(rubbish());
-            }
-            shared.told(peer.node, welcome.regressed);
-            Ok((stream, welcome))
-        },
-        Reply::Refused(why) => Err(Failure::Turned(Refusal::Turned, why)),
-    }
-}
-
-/// What an error of a TLS handshake means.
-fn mistrusted(error: &io::Error) -> Failure {
-    let tls = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let refusal = match tls {
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => Refusal::Identity,
-        Some(_) => Refusal::Tls,
-        None => return Failure::Unreachable(error.to_string()),
-    };
-    Failure::Turned(refusal, error.to_string())
-}
-
 impl Shared {
     /// Counts a failure, and logs it unless it is the one that was logged last.
     fn tell(&self, peer: umbel_core::ids::NodeId, failure: Failure, told: &mut Option<String>) {
@@ -361,7 +230,7 @@ impl Shared {
                 "who answers at the address of this node is another: is the address book right?"
             ),
             Some(_) => {
-                warn!(%peer, reason = why, "no link to this node: one side turns the other away")
+                warn!(%peer, reason = why, "no link to this node: one side turns the other away");
             },
             None => info!(%peer, reason = why, "no link to this node yet"),
         }

@@ -139,7 +139,9 @@ impl Frame {
         let (kind, tag, id) = (bytes.get_u8(), bytes.get_u8(), bytes.get_u64_le());
         Ok(match kind {
             REQUEST => {
-                let within = bytes.try_get_u32_le().map_err(|_| FrameError::Short(all))?;
+                let Ok(within) = bytes.try_get_u32_le() else {
+                    return Err(FrameError::Short(all));
+                };
                 Self::Request {
                     service: service(tag)?,
                     id,

@@ -6,256 +6,47 @@
 //!
 //! * [`hello`]: the first words; [`frame`]: what follows; [`conn`]: reading and writing them.
 //! * [`outbox`]: what waits to be written and who waits for answers; all bounds of the sender.
-//! * [`dial`], [`peer`], [`standing`]: this node's own connections, and what it thinks of a peer.
-//! * [`accept`], [`serve`]: connections of others, and what they ask.
+//! * [`connect`], [`dial`], [`peer`], [`standing`]: this node's own connections, and what it thinks of a peer.
+//! * [`accept`], [`lobby`], [`serve`]: connections of others, and what they ask.
 
 mod accept;
+mod config;
 mod conn;
+mod connect;
 mod dial;
 mod frame;
 mod hello;
+mod lobby;
 mod outbox;
 mod peer;
 mod serve;
+mod shared;
 mod socket;
 mod standing;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-use rand::Rng;
-use thiserror::Error;
-use tokio::{
-    net::TcpListener,
-    sync::{Notify, Semaphore, watch},
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use umbel_core::ids::NodeId;
-use umbel_storage::{
-    PeerError,
-    nodes::{Boot, Peer, Reach},
-};
+use umbel_storage::{PeerError, nodes::Peer};
 
+pub use self::config::{LinkError, TcpConfig};
 use self::{
     frame::Frame,
     hello::{Lane, VERSIONS, Versions},
     peer::Remote,
     serve::Served,
+    shared::{Phase, Shared},
 };
-use super::{
-    BoxFuture, Handler, Limits, Service, Timing, Transport,
-    desk::Desk,
-    join::Joins,
-    metrics::{Meters, Refusal},
-    tls::{Credentials, CredentialsError, Sides},
-    vet::{Seen, Vet},
-};
+use super::{BoxFuture, Handler, Service, Transport, join::Joins, metrics::Refusal};
 
-/// Connections that have shown no certificate yet. A whole cluster that starts at once makes three of each peer.
-const HALF_OPEN_MAX: usize = 256;
-/// TLS and the first words take milliseconds; a machine under full load gets so long.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a farewell may take.
 const FAREWELL: Duration = Duration::from_millis(250);
 /// How long this node's own tasks may take to end.
 const ENDING: Duration = Duration::from_secs(2);
-
-/// What a transport has to know.
-pub struct TcpConfig {
-    /// This node.
-    pub me: NodeId,
-    /// This life of it.
-    pub boot: Boot,
-    /// Where it listens.
-    pub bind: SocketAddr,
-    /// The cluster, a DNS label.
-    pub cluster_id: String,
-    /// What it shows and whom it trusts.
-    pub credentials: Credentials,
-    /// Its release, for the logs of others.
-    pub software: String,
-    /// Bounds.
-    pub limits: Limits,
-    /// When a link is broken.
-    pub timing: Timing,
-    /// Has a peer's disk gone back in time? By default as [`Seen`] remembers.
-    pub vet: Option<Vet>,
-}
-
-impl TcpConfig {
-    /// With the default bounds and times.
-    pub fn new(
-        me: NodeId,
-        boot: Boot,
-        bind: SocketAddr,
-        cluster_id: String,
-        credentials: Credentials,
-    ) -> Self {
-        Self {
-            me,
-            boot,
-            bind,
-            cluster_id,
-            credentials,
-            software: env!("CARGO_PKG_VERSION").to_owned(),
-            limits: Limits::default(),
-            timing: Timing::default(),
-            vet: None,
-        }
-    }
-}
-
-/// Why there is no transport.
-#[derive(Debug, Error)]
-pub enum LinkError {
-    /// The certificates do not do.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// The address cannot be listened on.
-    #[error("the link cannot listen on {address}: {source}")]
-    Bind {
-        /// Which.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-/// Whether a node's link runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Running,
-    /// Says farewell; nothing new.
-    Leaving,
-    Over,
-}
-
-/// What all tasks of a link have in common.
-struct Shared {
-    me: NodeId,
-    boot: Boot,
-    nonce: u64,
-    cluster_id: String,
-    software: String,
-    versions: Versions,
-    limits: Limits,
-    timing: Timing,
-    handshake: Duration,
-    sides: Sides,
-    desk: Desk,
-    joins: OnceLock<Joins>,
-    meters: Arc<Meters>,
-    vet: Vet,
-    half_open: Arc<Semaphore>,
-    book: RwLock<BTreeMap<NodeId, Arc<Remote>>>,
-    banned: RwLock<BTreeSet<NodeId>>,
-    served: Mutex<BTreeMap<(NodeId, Lane), Arc<Served>>>,
-    /// Who was turned away last, and why.
-    turned: Mutex<Option<(IpAddr, String)>>,
-    changed: Arc<Notify>,
-    peers: watch::Sender<Vec<Peer>>,
-    regressed: watch::Sender<bool>,
-    phase: watch::Sender<Phase>,
-}
-
-impl Shared {
-    fn new(config: TcpConfig, versions: Versions) -> Result<Self, CredentialsError> {
-        let vet = config.vet.unwrap_or_else(|| {
-            let seen = Seen::default();
-            Arc::new(move |peer| seen.regressed(peer))
-        });
-        Ok(Self {
-            sides: Sides::new(&config.credentials, &config.cluster_id, config.me)?,
-            me: config.me,
-            boot: config.boot,
-            nonce: rand::rng().random(),
-            cluster_id: config.cluster_id,
-            software: config.software,
-            versions,
-            limits: config.limits,
-            timing: config.timing,
-            handshake: HANDSHAKE,
-            desk: Desk::default(),
-            joins: OnceLock::new(),
-            meters: Arc::new(Meters::new()),
-            vet,
-            half_open: Arc::new(Semaphore::new(HALF_OPEN_MAX)),
-            book: RwLock::default(),
-            banned: RwLock::default(),
-            served: Mutex::default(),
-            turned: Mutex::new(None),
-            changed: Arc::new(Notify::new()),
-            peers: watch::Sender::new(Vec::new()),
-            regressed: watch::Sender::new(false),
-            phase: watch::Sender::new(Phase::Running),
-        })
-    }
-
-    fn phase(&self) -> watch::Receiver<Phase> {
-        self.phase.subscribe()
-    }
-
-    fn remote(&self, node: NodeId) -> Result<Arc<Remote>, PeerError> {
-        let book = self.book.read();
-        let remote = book.get(&node).map(Arc::clone);
-        remote.ok_or(PeerError::NotConnected(node))
-    }
-
-    /// A node introduced itself.
-    fn heard(&self, node: NodeId, boot: Boot) {
-        if let Ok(remote) = self.remote(node) {
-            remote.heard(boot);
-        }
-    }
-
-    /// A peer said what it thinks of this node's disk.
-    fn told(&self, peer: NodeId, regressed: bool) {
-        if regressed && !self.regressed.send_replace(true) {
-            tracing::error!(%peer, "a peer met a later life of this node: the disk has gone back in time");
-        }
-    }
-
-    /// Publishes what changed, and what changes by time alone.
-    async fn publish(self: Arc<Self>) {
-        let mut phase = self.phase();
-        loop {
-            let now = Instant::now();
-            let remotes: Vec<Arc<Remote>> = self.book.read().values().map(Arc::clone).collect();
-            let (peers, changes): (Vec<Peer>, Vec<Option<Instant>>) = remotes
-                .iter()
-                .map(|remote| remote.seen(&self.timing, now))
-                .unzip();
-            let connected = peers
-                .iter()
-                .filter(|peer| peer.reach == Reach::Connected)
-                .count();
-            self.meters
-                .connected
-                .set(u32::try_from(connected).unwrap_or(u32::MAX));
-            self.peers.send_if_modified(|seen| {
-                let changed = *seen != peers;
-                *seen = peers;
-                changed
-            });
-            let next = changes.into_iter().flatten().min();
-            let next = next.unwrap_or_else(|| now + Duration::from_hours(1));
-            tokio::select! {
-                () = self.changed.notified() => {},
-                () = sleep_until(next) => {},
-                _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
-            }
-        }
-    }
-}
 
 /// Speaks to other nodes over TCP.
 pub struct TcpTransport {
@@ -317,7 +108,8 @@ impl TcpTransport {
     /// A node was removed from the cluster: its connections end, and none of it is accepted again.
     pub fn removed(&self, node: NodeId) {
         self.shared.banned.write().insert(node);
-        if let Some(remote) = self.shared.book.write().remove(&node) {
+        let known = self.shared.book.write().remove(&node);
+        if let Some(remote) = known {
             remote.leave("the node was removed");
         }
         let served = self.shared.served.lock();

@@ -19,11 +19,11 @@ use super::{
         desk::{Begun, Outcome, Reply},
         limits::place,
     },
-    Phase, Shared,
     conn::{Conn, End, Watch, Wire},
     frame::Frame,
     hello::Lane,
     outbox::Outbox,
+    shared::{Phase, Shared},
 };
 
 /// The dialler pings at least three times in this time; who says nothing is dead.
@@ -56,13 +56,11 @@ impl<'a> Seat<'a> {
         loop {
             let older = {
                 let mut all = shared.served.lock();
-                match all.get(&key) {
-                    Some(older) => Arc::clone(older),
-                    None => {
-                        all.insert(key, Arc::clone(&served));
-                        break;
-                    },
-                }
+                let Some(older) = all.get(&key) else {
+                    all.insert(key, Arc::clone(&served));
+                    break;
+                };
+                Arc::clone(older)
             };
             older.conn.cut("a newer connection took its place");
             drop(older.over.subscribe().wait_for(|over| *over).await);

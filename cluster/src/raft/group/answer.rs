@@ -34,14 +34,12 @@ impl Group {
                 return Answer::NotUnderstood;
             },
         };
-        let elections = self.timers.lock().elections();
+        let elections = self.elections();
         match self.raft.append_entries(request).await {
             Ok(response) => {
                 let answer = Appended::from(response);
                 let refused = matches!(answer, Appended::HigherVote(_));
-                let lease = self.config.election_max;
-                let mut timers = self.timers.lock();
-                if refused || timers.heard(leader.leader_id, lease, elections) {
+                if refused || self.heard(leader.leader_id, elections) {
                     Answer::Append(answer)
                 } else {
                     Answer::NotUnderstood
@@ -52,6 +50,17 @@ impl Group {
                 Answer::NoGroup
             },
         }
+    }
+
+    /// See [`super::elect::Timers::elections`].
+    pub(in crate::raft) fn elections(&self) -> u64 {
+        self.timers.lock().elections()
+    }
+
+    /// A leader's word was taken. False if it must not be answered.
+    pub(in crate::raft) fn heard(&self, leader: LeaderId<u64>, elections: u64) -> bool {
+        let lease = self.config.election_max;
+        self.timers.lock().heard(leader, lease, elections)
     }
 
     /// A vote is refused while this node may speak as owner: its own word is part of its lease. Otherwise openraft

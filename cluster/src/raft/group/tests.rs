@@ -150,9 +150,9 @@ async fn a_batch_of_another_term_is_refused_when_it_is_applied() {
 
 #[tokio::test]
 async fn owners_of_one_raft_term_have_different_terms() {
-    let first = types::owner_term(openraft::LeaderId::new(5, 1));
-    let second = types::owner_term(openraft::LeaderId::new(5, 2));
-    let later = types::owner_term(openraft::LeaderId::new(6, 1));
+    let first = types::owner_term(LeaderId::new(5, 1));
+    let second = types::owner_term(LeaderId::new(5, 2));
+    let later = types::owner_term(LeaderId::new(6, 1));
     assert!(first < second && second < later);
 }
 
@@ -202,7 +202,7 @@ async fn a_snapshot_lets_the_log_go_and_a_crash_finds_everything() {
     for number in 0..20 {
         write(&group, &number.to_string()).await;
     }
-    group.snapshot().await.expect("snapshot");
+    group.snapshot(false).await.expect("snapshot");
     purged(&node).await;
     write(&group, "after").await;
 
@@ -228,7 +228,7 @@ async fn a_damaged_state_is_rebuilt_from_snapshot_and_log() {
     for key in ["a", "b", "c", "d", "e", "f"] {
         write(&group, key).await;
     }
-    group.snapshot().await.expect("snapshot");
+    group.snapshot(false).await.expect("snapshot");
     purged(&node).await;
     write(&group, "after").await;
     group.shutdown().await;
@@ -258,7 +258,7 @@ async fn a_shard_that_cannot_be_rebuilt_says_what_is_missing() {
     for key in ["a", "b", "c", "d", "e", "f"] {
         write(&group, key).await;
     }
-    group.snapshot().await.expect("snapshot");
+    group.snapshot(false).await.expect("snapshot");
     purged(&node).await;
     group.shutdown().await;
 
@@ -433,7 +433,7 @@ async fn a_group_that_waits_for_room_can_be_stopped() {
 /// A log whose syncs fail once it is told to.
 struct FailingLog {
     log: MemoryLog,
-    failing: std::sync::atomic::AtomicBool,
+    failing: AtomicBool,
 }
 
 impl FailingLog {

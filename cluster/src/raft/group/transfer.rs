@@ -62,6 +62,9 @@ impl Group {
         if !members.voters.contains(&to) {
             return Err(ChangeError::NotMember(to));
         }
+        if !mux.reaches(to) {
+            return Err(ChangeError::Unreachable(to));
+        }
         let deadline = Instant::now() + self.config.changes.transfer;
         // Without the fence first: the owner goes on while the target is still far behind.
         self.wait_caught_up(&[to], self.config.changes.lag_entries, deadline)

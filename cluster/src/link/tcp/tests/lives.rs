@@ -15,7 +15,7 @@ async fn a_refused_port_after_a_reset_is_gone_long_before_silence_would_be() {
     let authority = Authority::new();
     let mut patient = config(&authority, A, Boot(1));
     patient.timing = Timing {
-        silence: Duration::from_secs(60),
+        silence: Duration::from_mins(1),
         gone_after: Duration::from_hours(1),
         gone_after_refused: Duration::from_millis(200),
     };

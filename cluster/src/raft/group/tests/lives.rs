@@ -103,7 +103,7 @@ impl Life {
                 let (_, batch) = self.batch(self.term() - 1, key);
                 assert_eq!(self.group.commit(batch).await, Err(Refusal::NotOwner));
             },
-            Step::Snapshot => self.group.snapshot().await.expect("snapshot"),
+            Step::Snapshot => self.group.snapshot(false).await.expect("snapshot"),
             Step::Crash => self.live_again(self.node.crashed()).await,
             Step::Restart => {
                 self.group.shutdown().await;
