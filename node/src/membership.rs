@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use umbel_actors::ports::Clock as _;
-use umbel_cluster::meta::{ClusterIdentity, JoinToken, join as join_with};
+use umbel_cluster::{
+    link,
+    meta::{ClusterIdentity, JoinToken, join as join_with},
+};
 use umbel_core::{
     cluster::{Addresses, Profile, Roles},
     ids::NodeId,
@@ -55,22 +58,14 @@ pub(crate) async fn join(config: &Config, seeds: &[String], token: &str) -> Resu
         );
     }
     let ask = async |seed: String, authority, body, within| {
-        ask_seed(&seed, authority, body, within).await
+        let answer = link::join::request(&seed, authority, body, within).await;
+        answer.map_err(|error| error.to_string())
     };
     let identity = join_with(data, &token, seeds, profile, ask).await?;
     Ok(format!(
         "this is node {} of cluster {}. Start it: it gets its shards by itself",
         identity.node, identity.cluster
     ))
-}
-
-async fn ask_seed(
-    seed: &str,
-    _authority: [u8; 32],
-    _body: bytes::Bytes,
-    _within: Duration,
-) -> Result<bytes::Bytes, String> {
-    Err(format!("{seed}: there is no link yet"))
 }
 
 fn link_of(config: &Config) -> Result<&Link> {

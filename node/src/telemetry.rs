@@ -11,7 +11,7 @@ use crate::config::{self, LogFormat};
 /// What the dependencies say at `info` is of no use to an operator.
 ///
 /// What `raft_engine` says of the torn end of a log sounds like damage; our own line says what it is.
-const QUIET: &str = "openraft=warn,ractor=warn,sled=warn,raft_engine=warn,raft_engine::file_pipe_log=off,\
+const QUIET: &str = "openraft=off,ractor=warn,sled=warn,raft_engine=warn,raft_engine::file_pipe_log=off,\
                      hyper=warn,rustls=warn";
 
 /// Seconds; from a local commit to a disk in trouble.

@@ -58,6 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         checks: Box::new(Vec::new),
         metrics: Box::new(String::new),
         operator: Arc::new(umbel_http::operator::Alone),
+        elsewhere: Arc::new(umbel_http::Nowhere),
     };
     let backend: Arc<dyn Backend> = Arc::new(Api::new(fleet, broker, clock, instruments));
     let (stop, stopped) = watch::channel(false);

@@ -22,8 +22,11 @@ use crate::{
     },
 };
 
+mod elsewhere;
 mod refusals;
 mod views;
+
+pub use elsewhere::{Elsewhere, Nowhere};
 
 /// Who publishes what comes over HTTP. A leading `$` is not allowed in ids of clients, so it is nobody else.
 const PUBLISHER: &str = "$http";
@@ -36,6 +39,8 @@ pub struct Instruments {
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// What operators may ask.
     pub operator: Arc<dyn Operator>,
+    /// What other nodes know.
+    pub elsewhere: Arc<dyn Elsewhere>,
 }
 
 /// The node, as the HTTP edge sees it.
@@ -65,15 +70,24 @@ impl Api {
         }
     }
 
-    fn client_now(&self, id: &ClientId) -> Result<Option<Client>, Refusal> {
+    async fn client_now(&self, id: &ClientId) -> Result<Option<Client>, Refusal> {
         let record = self.fleet.client(id)?;
-        let session = self.broker.client(id);
+        let elsewhere = self.instruments.elsewhere.client(id.clone()).await;
+        let session = elsewhere::merged(self.broker.client(id).into_iter().chain(elsewhere));
         Ok(views::client(id, session.as_ref(), record.as_ref()))
     }
 
-    fn clients_now(&self, after: Option<&ClientId>, limit: usize) -> Page<Client> {
-        let sessions = self.broker.clients(after, limit);
+    /// A page of the clients of all nodes: the first `limit` of what each has, in one order.
+    async fn clients_now(&self, after: Option<ClientId>, limit: usize) -> Page<Client> {
+        let mut views = self.broker.clients(after.as_ref(), limit);
+        views.extend(self.instruments.elsewhere.clients(after, limit).await);
+        views.sort_by(|one, other| one.client.cmp(&other.client));
+        let mut sessions: Vec<_> = views
+            .chunk_by(|one, other| one.client == other.client)
+            .filter_map(|same| elsewhere::merged(same.iter().cloned()))
+            .collect();
         let is_full = sessions.len() >= limit;
+        sessions.truncate(limit);
         let next = sessions
             .last()
             .filter(|_| is_full)
@@ -214,29 +228,35 @@ impl Backend for Api {
         after: Option<ClientId>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page<Client>, Refusal>> {
-        future::ready(Ok(self.clients_now(after.as_ref(), limit))).boxed()
+        async move { Ok(self.clients_now(after, limit).await) }.boxed()
     }
 
     fn client<'a>(&'a self, id: &'a ClientId) -> BoxFuture<'a, Result<Option<Client>, Refusal>> {
-        future::ready(self.client_now(id)).boxed()
+        self.client_now(id).boxed()
     }
 
     fn subscriptions<'a>(
         &'a self,
         id: &'a ClientId,
     ) -> BoxFuture<'a, Result<Option<Vec<Subscription>>, Refusal>> {
-        let found = self.broker.subscriptions(id).map(|found| {
-            let mut all: Vec<_> = found
-                .into_iter()
-                .map(|one| Subscription {
-                    filter: one.filter,
-                    qos: one.qos,
-                })
-                .collect();
-            all.sort_by(|one, other| one.filter.cmp(&other.filter));
-            all
-        });
-        future::ready(Ok(found)).boxed()
+        async move {
+            let found = match self.broker.subscriptions(id) {
+                Some(found) => Some(found),
+                None => self.instruments.elsewhere.subscriptions(id.clone()).await,
+            };
+            Ok(found.map(|found| {
+                let mut all: Vec<_> = found
+                    .into_iter()
+                    .map(|one| Subscription {
+                        filter: one.filter,
+                        qos: one.qos,
+                    })
+                    .collect();
+                all.sort_by(|one, other| one.filter.cmp(&other.filter));
+                all
+            }))
+        }
+        .boxed()
     }
 
     fn kick<'a>(&'a self, id: &'a ClientId, how: Kick) -> BoxFuture<'a, Result<bool, Refusal>> {
@@ -244,7 +264,10 @@ impl Backend for Api {
             clean_session: how.clean_session,
             prevent_will: how.prevent_will,
         };
-        future::ready(Ok(self.broker.kick(id, how))).boxed()
+        async move {
+            Ok(self.broker.kick(id, how) || self.instruments.elsewhere.kick(id.clone(), how).await)
+        }
+        .boxed()
     }
 
     fn publish(&self, mut message: Message) -> BoxFuture<'_, Result<(), Refusal>> {
@@ -260,18 +283,24 @@ impl Backend for Api {
         message: Message,
         confirm: Option<Duration>,
     ) -> BoxFuture<'a, Result<Direct, Refusal>> {
-        let sent = if confirm.is_some() {
-            // Better refused than confirmed without knowing.
-            Err(Refusal::Invalid {
-                pointer: "query:confirmation".to_owned(),
-                detail: "confirmation is not supported by this server".to_owned(),
+        async move {
+            if confirm.is_some() {
+                // Better refused than confirmed without knowing.
+                return Err(Refusal::Invalid {
+                    pointer: "query:confirmation".to_owned(),
+                    detail: "confirmation is not supported by this server".to_owned(),
+                });
+            }
+            let elsewhere = &self.instruments.elsewhere;
+            let is_sent = self.broker.send_direct(id, message.clone())
+                || elsewhere.send_direct(id.clone(), message).await;
+            Ok(if is_sent {
+                Direct::Sent
+            } else {
+                Direct::NotConnected
             })
-        } else if self.broker.send_direct(id, message) {
-            Ok(Direct::Sent)
-        } else {
-            Ok(Direct::NotConnected)
-        };
-        future::ready(sent).boxed()
+        }
+        .boxed()
     }
 
     fn retained<'a>(

@@ -65,7 +65,10 @@ impl Operations {
     /// This node in its own words.
     fn report(&self) -> Report {
         let status = self.0.shards.status().into_iter();
-        let copies = status.map(|status| CopyReport::new(status, None));
+        let copies = status.map(|status| {
+            let members = self.0.shards.members(status.shard);
+            CopyReport::new(status, members)
+        });
         Report {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: self.0.started_at,

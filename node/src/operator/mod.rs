@@ -3,6 +3,7 @@
 
 mod alone;
 mod cuts;
+mod elsewhere;
 mod gather;
 mod report;
 mod service;

@@ -1,8 +1,10 @@
 //! What a node tells about itself when an operator asks. The types are the wire between nodes: new variants and fields go
 //! to the end, and a change of shape is a new variant.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
-use umbel_cluster::{Role, ShardStatus};
+use umbel_cluster::{Members, Role, ShardStatus};
 use umbel_core::{
     ids::{NodeId, ShardId, Term},
     time::Timestamp,
@@ -42,7 +44,8 @@ pub(crate) struct CopyReport {
 
 impl CopyReport {
     /// From what the shards of this node say.
-    pub(crate) fn new(status: ShardStatus, members: Option<(Vec<NodeId>, Vec<NodeId>)>) -> Self {
+    pub(crate) fn new(status: ShardStatus, members: Option<Members>) -> Self {
+        let list = |nodes: BTreeSet<NodeId>| nodes.into_iter().collect();
         Self {
             shard: status.shard,
             role: status.role.as_str().to_owned(),
@@ -50,7 +53,7 @@ impl CopyReport {
             applied: status.applied,
             last_log: status.last_log,
             damage: status.quarantined,
-            members,
+            members: members.map(|members| (list(members.voters), list(members.learners))),
         }
     }
 

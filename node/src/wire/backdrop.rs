@@ -4,23 +4,20 @@ use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
-use umbel_cluster::Shards;
-use umbel_core::ids::ShardId;
 use umbel_http::{Instruments, port::Check};
 use umbel_mqtt::broker::Broker;
 use umbel_storage::{
-    Ledger,
     log::{GroupLog, Log},
     state::State,
     store::StateStore,
 };
 
-use super::{disk::Disk, process};
+use super::{disk::Disk, process, standing::Standing};
 use crate::operator::Operations;
 
 /// Readiness and numbers of a node.
 pub(super) struct Backdrop {
-    shards: Arc<Shards>,
+    standing: Standing,
     log: Arc<Log>,
     state: Arc<StateStore>,
     broker: Arc<Broker>,
@@ -29,9 +26,14 @@ pub(super) struct Backdrop {
 }
 
 impl Backdrop {
-    pub(super) fn new(disk: &Disk, broker: &Arc<Broker>, metrics: PrometheusHandle) -> Arc<Self> {
+    pub(super) fn new(
+        disk: &Disk,
+        standing: Standing,
+        broker: &Arc<Broker>,
+        metrics: PrometheusHandle,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            shards: Arc::clone(&disk.shards),
+            standing,
             log: Arc::clone(&disk.log),
             state: Arc::clone(&disk.state),
             broker: Arc::clone(broker),
@@ -46,7 +48,8 @@ impl Backdrop {
         Instruments {
             checks: Box::new(move || checks.checks()),
             metrics: Box::new(move || metrics.render()),
-            operator: Arc::new(operations),
+            operator: Arc::new(operations.clone()),
+            elsewhere: Arc::new(operations),
         }
     }
 
@@ -67,40 +70,33 @@ impl Backdrop {
 
     /// What has to hold for the node to serve, each by name.
     fn checks(&self) -> Vec<Check> {
-        let shards = self.shards.shards();
-        let owned = (0..shards)
-            .filter(|n| self.shards.term(ShardId(*n)).is_some())
-            .count();
         let damaged = self.state.damaged();
         let admitted = self.log.admit();
         let space = match &admitted {
             Ok(()) => "writes are taken".to_owned(),
             Err(refusal) => format!("writes are refused: {refusal}"),
         };
-        vec![
-            Check {
-                name: "shards",
-                ok: owned == usize::from(shards),
-                detail: format!("{owned} of {shards} shards are owned here"),
+        let mut checks = self.standing.checks();
+        checks.push(Check {
+            name: "storage",
+            ok: admitted.is_ok(),
+            detail: space,
+        });
+        checks.push(Check {
+            name: "state",
+            // In company another copy serves, and this one is mended from it.
+            ok: damaged.is_empty() || !self.standing.is_alone,
+            detail: match damaged.first() {
+                None => "no shard is damaged".to_owned(),
+                Some(first) => format!("{} shards are damaged, first {first}", damaged.len()),
             },
-            Check {
-                name: "storage",
-                ok: admitted.is_ok(),
-                detail: space,
-            },
-            Check {
-                name: "state",
-                ok: damaged.is_empty(),
-                detail: match damaged.first() {
-                    None => "no shard is damaged".to_owned(),
-                    Some(first) => format!("{} shards are damaged, first {first}", damaged.len()),
-                },
-            },
-        ]
+        });
+        checks
     }
 
     fn render(&self) -> String {
         self.broker.record_metrics();
+        self.standing.record();
         process::record();
         self.metrics.render()
     }

@@ -1,45 +1,161 @@
 //! The other nodes, or their absence: how the rooms of this node see them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use umbel_actors::ports::Clock;
-use umbel_cluster::link::Transport;
-use umbel_core::{ids::NodeId, time::Timestamp};
-use umbel_mqtt::broker::{Broker, peers};
+use tokio::task::JoinHandle;
+use umbel_actors::ports::{BoxFuture, Clock};
+use umbel_cluster::{
+    Owners,
+    control::Kind,
+    gossip::Gossip,
+    link::{Transport, tcp::TcpTransport},
+    meta::{Groups, Meta, MetaConfig, MetaError},
+};
+use umbel_core::{
+    cluster::{ClusterMap, Command, Rejected},
+    time::Timestamp,
+};
+use umbel_http::operator::{Denied, Token};
+use umbel_mqtt::broker::{self, Broker};
 use umbel_storage::{Ledger, memory::OneNode, nodes::Nodes};
 
-use super::disk::Disk;
+use super::{
+    StartError,
+    disk::{Disk, Me, end},
+    link::{Follower, Link},
+    standing::Standing,
+};
 use crate::{
     config::Config,
     operator::{self, Alone, Council, Cuts, Operations},
+    peers::{Brokers, serve_broker},
 };
-
-/// What a node calls itself that was never told.
-const LONE_NODE: u64 = 1;
 
 /// Everything that knows of other nodes.
 pub(super) struct Company {
     /// Who is there and who owns what.
     pub(super) nodes: Arc<dyn Nodes>,
-    /// The brokers of other nodes.
-    pub(super) brokers: Arc<dyn peers::Peers>,
-    /// None in a cluster of one.
-    transport: Option<Arc<dyn Transport>>,
     council: Arc<dyn Council>,
     started_at: Timestamp,
+    /// None in a cluster of one.
+    linked: Option<Linked>,
+}
+
+/// What runs only in company.
+struct Linked {
+    transport: Arc<TcpTransport>,
+    gossip: Arc<Gossip>,
+    meta: Arc<Meta>,
+    follower: JoinHandle<()>,
 }
 
 impl Company {
     /// No company.
-    pub(super) fn alone(config: &Config, disk: &Disk, now: Timestamp) -> Self {
-        let me = NodeId(config.node.id.unwrap_or(LONE_NODE));
+    pub(super) fn alone(me: Me, disk: &Disk, now: Timestamp) -> Self {
         let ledger = Arc::clone(&disk.shards) as Arc<dyn Ledger>;
+        let boot = disk.shards.boot();
         Self {
-            nodes: Arc::new(OneNode::new(me, ledger)),
-            brokers: Arc::new(peers::NoPeers),
-            transport: None,
-            council: Arc::new(Alone::new(me, config.cluster.shards, now)),
+            nodes: Arc::new(OneNode::with_boot(me.node, boot, ledger)),
+            council: Arc::new(Alone::new(me.node, me.shards, now)),
             started_at: now,
+            linked: None,
+        }
+    }
+
+    /// Takes part in the cluster.
+    pub(super) fn join(
+        config: &Config,
+        link: Link,
+        disk: &Disk,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let transport = Arc::clone(&link.transport) as Arc<dyn Transport>;
+        let owners = Owners::start(
+            Arc::clone(&disk.shards),
+            Arc::clone(&transport),
+            &link.control,
+        );
+        let nodes = owners as Arc<dyn Nodes>;
+        let wall = Arc::clone(clock);
+        let meta = Meta::start(
+            Arc::new(super::groups::ShardGroups(Arc::clone(&disk.shards))) as Arc<dyn Groups>,
+            transport,
+            Arc::clone(&nodes),
+            MetaConfig {
+                init: link.identity.init_command(&link.profile),
+                profile: link.profile,
+                clock: Arc::new(move || wall.wall()),
+                fatal: Arc::new(|why: String| end(&why)),
+            },
+        )?;
+        link.control.register(Kind::Meta, meta.handler());
+        link.transport.serve_join(meta.join_desk());
+        let gossip = Arc::new(link.gossip);
+        let follower = Follower {
+            meta: Arc::clone(&meta),
+            transport: Arc::clone(&link.transport),
+            gossip: Arc::clone(&gossip),
+            identity: link.identity,
+            data: config.node.data_dir.clone(),
+            clock: Arc::clone(clock),
+        };
+        Ok(Self {
+            nodes,
+            council: Arc::new(OfMeta {
+                meta: Arc::clone(&meta),
+                clock: Arc::clone(clock),
+            }),
+            started_at: clock.wall(),
+            linked: Some(Linked {
+                transport: link.transport,
+                gossip,
+                meta,
+                follower: follower.start(),
+            }),
+        })
+    }
+
+    fn transport(&self) -> Option<Arc<dyn Transport>> {
+        let linked = self.linked.as_ref()?;
+        Some(Arc::clone(&linked.transport) as Arc<dyn Transport>)
+    }
+
+    /// Whether this node has others.
+    pub(super) fn is_alone(&self) -> bool {
+        self.linked.is_none()
+    }
+
+    /// How this node stands among the others.
+    pub(super) fn standing(&self, shards: u16) -> Standing {
+        Standing {
+            nodes: Arc::clone(&self.nodes),
+            council: Arc::clone(&self.council),
+            shards,
+            is_alone: self.is_alone(),
+        }
+    }
+
+    /// A broker that knows this company.
+    pub(super) fn broker(
+        &self,
+        config: broker::Config,
+        ledger: &Arc<dyn Ledger>,
+        clock: &Arc<dyn Clock>,
+    ) -> Arc<Broker> {
+        let (ledger, clock) = (Arc::clone(ledger), Arc::clone(clock));
+        let nodes = Arc::clone(&self.nodes);
+        match self.transport() {
+            Some(transport) => {
+                Broker::new(config, ledger, clock, nodes, Arc::new(Brokers(transport)))
+            },
+            None => Broker::alone_as(config, ledger, clock, nodes),
+        }
+    }
+
+    /// Lets the other nodes speak to this node's broker.
+    pub(super) fn serve(&self, broker: &Arc<Broker>) {
+        if let Some(transport) = self.transport() {
+            serve_broker(&transport, broker);
         }
     }
 
@@ -54,15 +170,78 @@ impl Company {
             shards: Arc::clone(&disk.shards),
             broker: Arc::clone(broker),
             nodes: Arc::clone(&self.nodes),
-            transport: self.transport.clone(),
+            transport: self.transport(),
             council: Arc::clone(&self.council),
             clock: Arc::clone(clock),
             started_at: self.started_at,
             cuts: Cuts::default(),
         }));
-        if let Some(transport) = &self.transport {
-            operator::serve(transport, &operations);
+        if let Some(transport) = self.transport() {
+            operator::serve(&transport, &operations);
         }
         operations
+    }
+
+    /// Where this node is reached by others: link and gossip.
+    pub(super) fn addresses(&self) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
+        let linked = self.linked.as_ref()?;
+        Some((linked.transport.local_addr(), linked.gossip.local_addr()))
+    }
+
+    /// Says farewell. The shards stop afterwards, so that the others do not wait for this node in between.
+    pub(super) async fn leave(self) {
+        let Some(linked) = self.linked else { return };
+        linked.follower.abort();
+        linked.meta.shutdown().await;
+        // The follower held it, and was just aborted.
+        drop(linked.follower.await);
+        if let Ok(gossip) = Arc::try_unwrap(linked.gossip) {
+            gossip.shutdown().await;
+        }
+        linked.transport.shutdown().await;
+    }
+}
+
+/// The council of a cluster: its meta group.
+struct OfMeta {
+    meta: Arc<Meta>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Council for OfMeta {
+    fn map(&self) -> Arc<ClusterMap> {
+        self.meta.map()
+    }
+
+    fn command(&self, command: Command) -> BoxFuture<'_, Result<(), Denied>> {
+        Box::pin(async move {
+            let done = self.meta.command(command).await;
+            done.map(|_outcome| ()).map_err(denied)
+        })
+    }
+
+    fn create_token(&self, ttl: Duration) -> BoxFuture<'_, Result<Token, Denied>> {
+        Box::pin(async move {
+            let made = self.meta.create_token(ttl).await;
+            made.map_err(denied).map(|token| Token {
+                token: token.to_string(),
+                expires_at: (self.clock.wall() + ttl).into(),
+            })
+        })
+    }
+}
+
+fn denied(error: MetaError) -> Denied {
+    let why = error.to_string();
+    match error {
+        MetaError::Rejected(Rejected::UnknownNode(_) | Rejected::UnknownShard(_)) => {
+            Denied::NotFound(why)
+        },
+        MetaError::Rejected(_) => Denied::Conflict(why),
+        MetaError::NoQuorum | MetaError::Unknown => Denied::NoQuorum(why),
+        MetaError::Failed(_) => {
+            tracing::warn!(%why, "the cluster could not decide");
+            Denied::Internal(why)
+        },
     }
 }

@@ -103,6 +103,11 @@ impl Edges {
         &self.endpoints
     }
 
+    /// Where other nodes reach this one, for those who ask for endpoints.
+    pub(super) fn reached_at(&mut self, addresses: Option<(SocketAddr, SocketAddr)>) {
+        (self.endpoints.link, self.endpoints.gossip) = addresses.unzip();
+    }
+
     /// Sends everybody away, spread over `window`, and waits for those who linger.
     pub(super) async fn drain(self, window: Duration, patience: Duration) {
         self.mqtt

@@ -5,7 +5,10 @@ mod backdrop;
 mod company;
 mod disk;
 mod edges;
+mod groups;
+mod link;
 mod process;
+mod standing;
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +23,7 @@ use umbel_actors::{
     Fleet, Running,
     ports::{Clock, Outbox},
 };
+use umbel_cluster::link::Transport;
 use umbel_core::device;
 use umbel_http::Api;
 use umbel_mqtt::broker::{self, Broker};
@@ -29,14 +33,16 @@ pub(crate) use self::disk::Store;
 use self::{
     backdrop::Backdrop,
     company::Company,
-    disk::Disk,
+    disk::{Disk, Me, Stores},
     edges::{Edges, Inner},
+    link::Link,
 };
 use crate::{
     clock::SystemClock,
     config::{Admission, Config},
     datadir::DataError,
     identity::Doorkeeper,
+    membership,
 };
 
 /// Share of the drain in which connections are sent away; the rest is for their sessions and the disk.
@@ -57,6 +63,18 @@ pub enum StartError {
     /// Opening log or state failed in a way that is a defect of ours or of theirs.
     #[error("opening log and state: {0}")]
     Open(String),
+    /// Whether and how this node belongs to a cluster.
+    #[error("cluster: {0}")]
+    Member(String),
+    /// The link to other nodes.
+    #[error("link")]
+    Link(#[from] umbel_cluster::link::tcp::LinkError),
+    /// Gossip.
+    #[error("gossip")]
+    Gossip(#[from] umbel_cluster::gossip::GossipError),
+    /// The map of the cluster.
+    #[error("map of the cluster")]
+    Map(#[from] umbel_cluster::meta::RowError),
     /// The shards.
     #[error("shards")]
     Shards(#[from] umbel_cluster::StartError),
@@ -108,6 +126,7 @@ pub struct Node {
     _shared_fleet: Arc<Fleet>,
     edges: Edges,
     backdrop: Arc<Backdrop>,
+    company: Company,
 }
 
 impl Node {
@@ -118,36 +137,28 @@ impl Node {
         let doorkeeper =
             Arc::new(Doorkeeper::new(config).map_err(|e| StartError::Passwords(e.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let disk = Disk::open(config).await?;
+        let (disk, company) = settle(config, &clock).await?;
         let ledger = Arc::clone(&disk.shards) as Arc<dyn Ledger>;
-        let company = Company::alone(config, &disk, clock.wall());
-        let broker = Broker::new(
-            broker_config(config),
-            Arc::clone(&ledger),
-            Arc::clone(&clock),
-            Arc::clone(&company.nodes),
-            Arc::clone(&company.brokers),
-        );
+        let broker = company.broker(broker_config(config), &ledger, &clock);
         let outbox = Arc::clone(&broker) as Arc<dyn Outbox>;
         let (fleet, running) =
             Fleet::start(fleet_config(config), ledger, outbox, Arc::clone(&clock)).await?;
         let shared_fleet = Arc::new(fleet.clone());
         broker.attach(Arc::new(Arc::downgrade(&shared_fleet)));
-        let backdrop = Backdrop::new(&disk, &broker, metrics);
-        let recovering = Arc::clone(&broker);
-        tokio::task::spawn_blocking(move || recovering.recover())
-            .await
-            .map_err(|panic| StartError::Open(panic.to_string()))?;
-        fleet.recover().await;
-        let (known, recovered) = (fleet.clone(), Arc::clone(&broker));
-        tokio::task::spawn_blocking(move || {
-            recovered.end_orphans(|client| {
-                let view = known.client(client).ok()?;
-                Some(view.is_some_and(|view| view.record.session.is_some()))
-            })
-        })
-        .await
-        .map_err(|panic| StartError::Open(panic.to_string()))?;
+        let backdrop = Backdrop::new(
+            &disk,
+            company.standing(disk.shards.shards()),
+            &broker,
+            metrics,
+        );
+        if company.is_alone() {
+            recover_alone(&fleet, &broker).await?;
+        } else {
+            // Shards come and go: fleet and broker follow them.
+            fleet.recover().await;
+            broker.start();
+            company.serve(&broker);
+        }
         let backend = Api::new(
             fleet,
             Arc::clone(&broker),
@@ -161,17 +172,19 @@ impl Node {
             stopping: backdrop.stopping(),
             clock,
         };
-        let edges = match Edges::start(config, inner).await {
+        let mut edges = match Edges::start(config, inner).await {
             Ok(edges) => edges,
             Err(error) => {
                 backdrop.stop();
                 running.shutdown(config.node.drain).await;
+                company.leave().await;
                 disk.close().await;
                 return Err(error);
             },
         };
+        edges.reached_at(company.addresses());
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (node, shards) = (config.node.id.unwrap_or(1), config.cluster.shards);
+        let (node, shards) = (company.nodes.me().0, disk.shards.shards());
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(node, shards, version, took_ms, "ready");
         Ok(Self {
@@ -180,6 +193,7 @@ impl Node {
             _shared_fleet: shared_fleet,
             edges,
             backdrop,
+            company,
         })
     }
 
@@ -206,12 +220,50 @@ impl Node {
         {
             tracing::warn!("what was acknowledged last may be sent again after the next start");
         }
+        self.company.leave().await;
         self.disk.close().await;
     }
 }
 
+/// Takes up what was stored, before the first connection. In a cluster this happens shard by shard, whenever one comes.
+async fn recover_alone(fleet: &Fleet, broker: &Arc<Broker>) -> Result<(), StartError> {
+    let recovering = Arc::clone(broker);
+    tokio::task::spawn_blocking(move || recovering.recover())
+        .await
+        .map_err(|panic| StartError::Open(panic.to_string()))?;
+    fleet.recover().await;
+    let (known, recovered) = (fleet.clone(), Arc::clone(broker));
+    tokio::task::spawn_blocking(move || {
+        recovered.end_orphans(|client| {
+            let view = known.client(client).ok()?;
+            Some(view.is_some_and(|view| view.record.session.is_some()))
+        })
+    })
+    .await
+    .map_err(|panic| StartError::Open(panic.to_string()))?;
+    Ok(())
+}
+
+/// The disk, and who else is there.
+async fn settle(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Disk, Company), StartError> {
+    let identity = membership::identity(config).map_err(StartError::Member)?;
+    let me = Me::of(config, identity.as_ref());
+    let stores = Stores::open(config, me.shards).await?;
+    let Some(identity) = identity else {
+        let disk = Disk::start(config, me, stores, None).await?;
+        let company = Company::alone(me, &disk, clock.wall());
+        return Ok((disk, company));
+    };
+    let link = Link::start(config, identity, stores.boot).await?;
+    let transport = Arc::clone(&link.transport) as Arc<dyn Transport>;
+    let disk = Disk::start(config, me, stores, Some(transport)).await?;
+    let company = Company::join(config, link, &disk, clock)?;
+    Ok((disk, company))
+}
+
 fn describe_metrics() {
     process::describe();
+    standing::describe();
     umbel_storage::metrics::describe();
     umbel_cluster::metrics::describe();
     umbel_actors::metrics::describe();

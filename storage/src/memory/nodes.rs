@@ -14,6 +14,7 @@ use crate::{
 /// A node without peers: it owns what its ledger says it owns.
 pub struct OneNode {
     me: NodeId,
+    boot: Boot,
     ledger: Arc<dyn Ledger>,
     changes: watch::Sender<u64>,
 }
@@ -21,8 +22,14 @@ pub struct OneNode {
 impl OneNode {
     /// The only node, with its ledger.
     pub fn new(me: NodeId, ledger: Arc<dyn Ledger>) -> Self {
+        Self::with_boot(me, Boot(1), ledger)
+    }
+
+    /// The only node, in this life.
+    pub fn with_boot(me: NodeId, boot: Boot, ledger: Arc<dyn Ledger>) -> Self {
         Self {
             me,
+            boot,
             ledger,
             changes: watch::Sender::new(0),
         }
@@ -35,7 +42,7 @@ impl Nodes for OneNode {
     }
 
     fn boot(&self) -> Boot {
-        Boot(1)
+        self.boot
     }
 
     fn owner(&self, shard: ShardId) -> Option<Owner> {

@@ -85,6 +85,7 @@ impl World {
             checks: Box::new(check),
             metrics: Box::new(|| "# none\n".to_owned()),
             operator: Arc::new(umbel_http::operator::Alone),
+            elsewhere: Arc::new(umbel_http::Nowhere),
         };
         let backend: Arc<dyn Backend> =
             Arc::new(Api::new(fleet, Arc::clone(&broker), clock, instruments));
