@@ -73,7 +73,7 @@ impl Broker {
     }
 
     /// The home of a window of this node learns what is under way, for the next connection of the client.
-    pub(crate) fn receiving(&self, mailbox: &Mailbox, id: NonZeroU16, effect: &Pending) {
+    pub(crate) fn receiving(mailbox: &Mailbox, id: NonZeroU16, effect: &Pending) {
         let home = mailbox
             .lock()
             .link

@@ -135,7 +135,7 @@ impl Broker {
             .get()
             .min(self.config.inflight_max.max(1));
         let link = (terms.expiry > 0 || opened.session_present)
-            .then(|| Link::new(self.nodes.me(), !opened.session_present, window));
+            .then(|| Box::new(Link::new(self.nodes.me(), !opened.session_present, window)));
         let is_durable = link.is_some();
         // a newer connection was quicker: the client may try again, the fleet knows already
         let mailbox = self

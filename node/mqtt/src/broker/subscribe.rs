@@ -63,7 +63,7 @@ impl Broker {
                 let granted = granted.as_ref().and_then(|granted| granted.get());
                 broker.announce(
                     &mailbox,
-                    filters,
+                    &filters,
                     granted.map(Vec::as_slice),
                     LifecycleEvent::Subscribed,
                 );
@@ -146,7 +146,7 @@ impl Broker {
         let forgotten = forgotten.then(move |outcome| {
             if outcome.is_done() {
                 let existed = existed.get().map(Vec::as_slice);
-                broker.announce(&mailbox, filters, existed, LifecycleEvent::Unsubscribed);
+                broker.announce(&mailbox, &filters, existed, LifecycleEvent::Unsubscribed);
             }
             outcome
         });
@@ -262,7 +262,7 @@ impl Broker {
     fn announce(
         self: &Arc<Self>,
         mailbox: &Mailbox,
-        filters: Vec<Filter>,
+        filters: &[Filter],
         verdicts: Option<&[bool]>,
         event: LifecycleEvent,
     ) {

@@ -9,7 +9,7 @@ use umbel_core::{
 
 use super::{Session, reply::What};
 use crate::{
-    broker::{Inbound, Outcome, Pending, Ticket, metrics},
+    broker::{Broker, Inbound, Outcome, Pending, Ticket, metrics},
     close::{Close, CloseCause},
     outgoing::Outgoing,
     packet::{Ack, AckProperties, Packet, Publish},
@@ -136,7 +136,8 @@ impl Session {
         let Some(id) = publish.packet_id else {
             return Err(Close::protocol_error());
         };
-        let after = match self.state()?.inbound(id) {
+        let entry = self.state()?.inbound(id);
+        let after = match entry {
             Some(Inbound::Committing(pending)) => pending,
             Some(Inbound::Received) | None => Pending::Ready(Outcome::Done),
         };
@@ -254,7 +255,7 @@ impl Session {
                 .insert(id, Inbound::Committing(pending.clone()));
         }
         if self.mailbox.is_window() {
-            self.broker.receiving(&self.mailbox, id, &pending);
+            Broker::receiving(&self.mailbox, id, &pending);
         }
         let effect = self.effect(publish);
         self.broker

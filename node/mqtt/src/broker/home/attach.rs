@@ -84,7 +84,7 @@ impl Broker {
                 .outbound()
                 .resume(&rows, &request.unacknowledged, request.highest);
         }
-        home.open_window(&mut state, Gateway::new(request, sink));
+        home.open_window(&mut state, Box::new(Gateway::new(request, sink)));
         let ids: Vec<_> = state.inbound.keys().copied().collect();
         let inbound = ids
             .into_iter()
@@ -119,7 +119,8 @@ impl Broker {
             if known.epoch() > *epoch {
                 return Err(NotAttached::Stale);
             }
-            if !(request.fresh && known.epoch() < *epoch) && !known.lock().ended {
+            let is_over = request.fresh && known.epoch() < *epoch || known.lock().ended;
+            if !is_over {
                 return Ok(known);
             }
             place.remove(client);
@@ -246,8 +247,8 @@ fn check(home: &Mailbox, state: &State, request: &Attach) -> Result<(), NotAttac
 }
 
 impl Gateway {
-    fn new(request: &Attach, sink: Sink) -> Box<Self> {
-        Box::new(Self {
+    fn new(request: &Attach, sink: Sink) -> Self {
+        Self {
             sink,
             boot: request.boot,
             generation: request.generation,
@@ -256,6 +257,6 @@ impl Gateway {
             pushed_before: 0,
             acked: 0,
             acked_before: 0,
-        })
+        }
     }
 }

@@ -104,18 +104,14 @@ impl Broker {
                 .push_there(node, home, state, &mut gateway)
                 .map(|()| true),
         };
-        match goes_on {
-            Ok(is_far) => {
-                state.gateway = Some(gateway);
-                is_far
-            },
-            Err(()) => {
-                // what was taken for sent may be lost: the gateway finds out when it says how far it is
-                let lost = home.close_window(state, None);
-                metrics::dropped(Drop::ConnectionEnded, lost);
-                false
-            },
+        if let Ok(is_far) = goes_on {
+            state.gateway = Some(gateway);
+            return is_far;
         }
+        // what was taken for sent may be lost: the gateway finds out when it says how far it is
+        let lost = home.close_window(state, None);
+        metrics::dropped(Drop::ConnectionEnded, lost);
+        false
     }
 
     fn push_here(

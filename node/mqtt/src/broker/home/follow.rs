@@ -54,8 +54,8 @@ impl Broker {
                 broker.follow_peers(&mut seen);
                 drop(broker);
                 tokio::select! {
-                    changed = changes.changed() => {
-                        if changed.is_err() {
+                    news = changes.changed() => {
+                        if news.is_err() {
                             return;
                         }
                     },

@@ -61,6 +61,10 @@ pub struct Attached {
 }
 
 /// A subscription that is asked for and may be given.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one the protocol has: MQTT 5.0, 3.8.3.1"
+)]
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Wanted {
     /// The filter's text.

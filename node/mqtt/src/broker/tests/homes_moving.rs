@@ -94,8 +94,8 @@ async fn a_gateway_that_dies_leaves_the_rest_to_the_next_one() {
     .await;
     reader.puback(got[0].id);
     eventually("the home hears", || net.broker(2).totals().queued == 3).await;
-    std::mem::forget(reader);
     net.kill(1, 3);
+    let _nobody_closes_it = reader;
     eventually("the home lets go", || net.broker(2).totals().offline == 1).await;
     publish(&mut writer, "a", "8", Qos::AtLeastOnce).await;
     let mut reader = net.connect(3, durable(&name)).await;

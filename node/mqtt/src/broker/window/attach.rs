@@ -251,18 +251,15 @@ impl Broker {
     }
 
     fn forget_attached(&self, window: &Mailbox, epoch: SessionEpoch, home: Option<&Arc<Mailbox>>) {
-        match home {
-            Some(home) => self.detach_here(home, epoch, None),
-            None => {
-                let speaker = Speaker {
-                    client: window.client().clone(),
-                    epoch,
-                };
-                if let Some(owner) = self.home_of(window.shard()) {
-                    let tell = peers::home::Tell::Detach(speaker, None);
-                    drop(self.tell_home(owner.node, tell));
-                }
-            },
+        if let Some(home) = home {
+            self.detach_here(home, epoch, None);
+        } else if let Some(owner) = self.home_of(window.shard()) {
+            let speaker = Speaker {
+                client: window.client().clone(),
+                epoch,
+            };
+            let tell = peers::home::Tell::Detach(speaker, None);
+            drop(self.tell_home(owner.node, tell));
         }
     }
 
@@ -298,8 +295,8 @@ impl Broker {
         let mut held: BTreeMap<NodeId, Vec<(Arc<Mailbox>, Held)>> = BTreeMap::new();
         self.sessions.for_each(|window| {
             let state = window.lock();
-            let open = |link: &&Box<Link>| link.way == Way::Open && link.home.is_none();
-            if let Some(link) = state.link.as_ref().filter(open) {
+            let open = |link: &&Link| link.way == Way::Open && link.home.is_none();
+            if let Some(link) = state.link.as_deref().filter(open) {
                 let one = Held {
                     speaker: Speaker {
                         client: window.client().clone(),

@@ -95,8 +95,8 @@ impl Link {
     }
 
     /// A way nobody has gone yet.
-    pub(super) fn new(me: NodeId, is_fresh: bool, window: u16) -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn new(me: NodeId, is_fresh: bool, window: u16) -> Self {
+        Self {
             node: me,
             term: Term::default(),
             home: None,
@@ -108,6 +108,6 @@ impl Link {
             sent: None,
             late: Vec::new(),
             window,
-        })
+        }
     }
 }

@@ -150,19 +150,18 @@ impl Broker {
         let Some(link) = left.link.take() else {
             return;
         };
-        match link.home {
-            Some(home) => self.detach_here(&home, epoch, Some(left.sent)),
-            None => {
-                let speaker = Speaker {
-                    client: window.client().clone(),
-                    epoch,
-                };
-                // before the goodbye: a home that is not attached to any more takes no acknowledgements
-                self.tell_all_acked();
-                // lost with the link, the home learns it when it pushes
-                drop(self.tell_home(link.node, Tell::Detach(speaker, Some(left.sent))));
-            },
+        if let Some(home) = link.home {
+            self.detach_here(&home, epoch, Some(left.sent));
+            return;
         }
+        let speaker = Speaker {
+            client: window.client().clone(),
+            epoch,
+        };
+        // before the goodbye: a home that is not attached to any more takes no acknowledgements
+        self.tell_all_acked();
+        // lost with the link, the home learns it when it pushes
+        drop(self.tell_home(link.node, Tell::Detach(speaker, Some(left.sent))));
     }
 
     /// A home says that a connection no longer speaks for its client.
