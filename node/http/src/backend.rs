@@ -307,7 +307,7 @@ impl Backend for Api {
         &'a self,
         topic: &'a str,
     ) -> BoxFuture<'a, Result<Option<Arc<Message>>, Refusal>> {
-        future::ready(Ok(self.broker.retained_get(topic).map(Arc::new))).boxed()
+        async move { Ok(self.broker.retained_get(topic).await?.map(Arc::new)) }.boxed()
     }
 
     fn retained_list(
@@ -315,12 +315,14 @@ impl Backend for Api {
         after: Option<String>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Page<RetainedSummary>, Refusal>> {
-        let page = self.broker.retained_list(after.as_deref(), limit);
-        let items = page.messages.iter().map(views::retained).collect();
-        future::ready(Ok(Page {
-            items,
-            next: page.next,
-        }))
+        async move {
+            let page = self.broker.retained_list(after.as_deref(), limit).await?;
+            let items = page.messages.iter().map(views::retained).collect();
+            Ok(Page {
+                items,
+                next: page.next,
+            })
+        }
         .boxed()
     }
 

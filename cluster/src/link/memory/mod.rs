@@ -6,6 +6,8 @@
 
 mod line;
 mod net;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,

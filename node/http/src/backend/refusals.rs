@@ -1,7 +1,7 @@
 //! Refusals of fleet and broker in the words of the port.
 
 use umbel_actors::{EditError, Refused};
-use umbel_mqtt::broker::PublishRefused;
+use umbel_mqtt::broker::{PublishRefused, RetainedUnavailable};
 
 use crate::port::Refusal;
 
@@ -52,5 +52,11 @@ impl From<PublishRefused> for Refusal {
             PublishRefused::TooLarge => Self::TooLarge,
             PublishRefused::Unavailable => Self::Overloaded,
         }
+    }
+}
+
+impl From<RetainedUnavailable> for Refusal {
+    fn from(_: RetainedUnavailable) -> Self {
+        Self::Overloaded
     }
 }

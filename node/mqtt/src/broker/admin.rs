@@ -9,7 +9,7 @@ use umbel_core::{
     ids::{ClientId, SessionEpoch},
     message::{Message, Qos},
     time::Timestamp,
-    topic::{Filter, TopicError, check_name},
+    topic::{TopicError, check_name},
 };
 
 use super::{
@@ -82,15 +82,6 @@ pub struct Kick {
     pub clean_session: bool,
     /// Its will is not published.
     pub prevent_will: bool,
-}
-
-/// Retained messages in the order of their topics.
-#[derive(Clone, Debug, Default)]
-pub struct RetainedPage {
-    /// The messages.
-    pub messages: Vec<Message>,
-    /// Where the next page begins, if there may be one.
-    pub next: Option<String>,
 }
 
 /// Why a message was not published.
@@ -183,25 +174,6 @@ impl Broker {
             Outcome::TooLarge => Err(PublishRefused::TooLarge),
             Outcome::Unavailable => Err(PublishRefused::Unavailable),
         }
-    }
-
-    /// The retained message of a topic.
-    pub fn retained_get(&self, topic: &str) -> Option<Message> {
-        self.retained.get(topic, self.now())
-    }
-
-    /// Retained messages after a topic, in the order of their topics.
-    pub fn retained_list(&self, after: Option<&str>, limit: usize) -> RetainedPage {
-        let Ok(all) = Filter::parse("#", &umbel_core::topic::Limits::default()) else {
-            return RetainedPage::default();
-        };
-        let now = self.now();
-        let (topics, next) = self.retained.topics(&all, after, limit.min(PAGE_MAX), now);
-        let messages = topics
-            .iter()
-            .filter_map(|topic| self.retained.get(topic, now))
-            .collect();
-        RetainedPage { messages, next }
     }
 
     /// Sums over all sessions. Looks at each: for a scrape, not for a request.

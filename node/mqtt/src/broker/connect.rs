@@ -87,7 +87,7 @@ impl Broker {
         peer: &Peer,
     ) {
         let topic = LifecycleEvent::ConnectFailed.topic(client);
-        if !topic.is_some_and(|topic| self.router.is_wanted(&topic)) {
+        if !topic.is_some_and(|topic| self.is_wanted(&topic)) {
             return;
         }
         let now = self.now();

@@ -33,7 +33,7 @@ use umbel_core::{
 use crate::peer::ListenerId;
 
 use super::{
-    backfill::{Backfill, Cursor},
+    backfill::Backfill,
     delivery::{Bounds, Delivery, cost},
     home::Gateway,
     outbound::{Offered, Outbound},
@@ -456,16 +456,6 @@ impl State {
         self.outbound
             .as_ref()
             .map_or((0, 0), |outbound| (outbound.inflight(), outbound.queued()))
-    }
-
-    /// A page of retained messages was read.
-    pub(crate) fn advance_backfill(&mut self, cursor: &Cursor, resume: Option<String>) {
-        if let Some(backfill) = &mut self.backfill {
-            backfill.advance(cursor, resume);
-            if backfill.is_empty() {
-                self.backfill = None;
-            }
-        }
     }
 
     /// Gives memory back when nothing waits.

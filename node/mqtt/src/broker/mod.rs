@@ -25,6 +25,7 @@ pub mod peers;
 mod publish;
 mod recover;
 mod retained;
+mod retained_view;
 mod router;
 mod routes;
 mod rows;
@@ -45,7 +46,7 @@ use umbel_actors::ports::Clock;
 use umbel_core::{ids::NodeId, time::Timestamp};
 use umbel_storage::{Ledger, Nodes, memory::OneNode};
 
-pub use admin::{ClientView, ConnectionView, Kick, PublishRefused, RetainedPage, SubscriptionView};
+pub use admin::{ClientView, ConnectionView, Kick, PublishRefused, SubscriptionView};
 pub use config::Config;
 pub(crate) use delivery::{Delivery as Queued, packet_id};
 pub use fleet::{End, FleetError, FleetPort, Known, Opened, Pulse};
@@ -54,6 +55,7 @@ pub(crate) use metrics::Drop;
 pub(crate) use outbound::{Acknowledged, Outbound};
 pub use peers::{NoPeers, Peers};
 pub use recover::Recovered;
+pub use retained_view::{RetainedPage, RetainedUnavailable};
 pub(crate) use subscribe::Asked;
 pub(crate) use ticket::{Outcome, Pending, Ticket};
 pub(crate) use window::Verdicts;
@@ -97,17 +99,8 @@ impl Broker {
         nodes: Arc<dyn Nodes>,
         peers: Arc<dyn Peers>,
     ) -> Arc<Self> {
-        let routes = routes::Routes::new(nodes.me(), nodes.boot(), ledger.shards());
-        Self::build(config, ledger, clock, (nodes, peers), Some(routes))
-    }
-
-    fn build(
-        config: Config,
-        ledger: Arc<dyn Ledger>,
-        clock: Arc<dyn Clock>,
-        (nodes, peers): (Arc<dyn Nodes>, Arc<dyn Peers>),
-        routes: Option<routes::Routes>,
-    ) -> Arc<Self> {
+        let routes = (!peers.is_alone())
+            .then(|| routes::Routes::new(nodes.me(), nodes.boot(), ledger.shards()));
         let quota = retained::Quota {
             messages: config.retained_messages_max,
             bytes: config.retained_bytes_max,
@@ -148,7 +141,7 @@ impl Broker {
         clock: Arc<dyn Clock>,
         nodes: Arc<dyn Nodes>,
     ) -> Arc<Self> {
-        Self::build(config, ledger, clock, (nodes, Arc::new(NoPeers)), None)
+        Self::new(config, ledger, clock, nodes, Arc::new(NoPeers))
     }
 
     /// Gives the broker its fleet. Only the first call counts.

@@ -21,6 +21,13 @@ impl Broker {
     /// Without a durable receiver this touches no log, starts no task and is done when it returns. Two messages of one
     /// caller reach each receiver in the order of the calls.
     pub(crate) fn route(self: &Arc<Self>, message: Message, patience: Patience) -> Pending {
+        let message = match &self.routes {
+            None => message,
+            Some(routes) => match self.hold_back(routes, message, patience) {
+                Ok(pending) => return pending,
+                Err(message) => message,
+            },
+        };
         // retained before the receivers are looked up: who subscribes meanwhile gets it by the one or the other
         let retained = if message.retain && !message.topic.starts_with('$') {
             match self.retain(&message, patience) {
@@ -30,6 +37,16 @@ impl Broker {
         } else {
             Pending::Ready(Outcome::NoMatch)
         };
+        self.route_on(message, patience, retained)
+    }
+
+    /// Routes a message of which this became as a retained one.
+    pub(crate) fn route_on(
+        self: &Arc<Self>,
+        message: Message,
+        patience: Patience,
+        retained: Pending,
+    ) -> Pending {
         if let Some(routes) = &self.routes {
             return self.route_far(routes, message, patience, retained);
         }
@@ -60,6 +77,13 @@ impl Broker {
         receiver: Receiver,
         batch: &mut Batch,
     ) {
+        if message.retain {
+            // older ones of its topic that are on their way to this session are left out
+            let mut state = receiver.mailbox.lock();
+            if let Some(owed) = &mut state.backfill {
+                owed.overtake(&message.topic);
+            }
+        }
         let delivery = Delivery {
             sequence: 0,
             message: Arc::clone(message),
@@ -71,7 +95,11 @@ impl Broker {
         self.enqueue(&receiver.mailbox, delivery, batch);
     }
 
-    fn retain(self: &Arc<Self>, message: &Message, patience: Patience) -> Result<Pending, Full> {
+    pub(crate) fn retain(
+        self: &Arc<Self>,
+        message: &Message,
+        patience: Patience,
+    ) -> Result<Pending, Full> {
         let mut change = self.retained.change(message)?;
         let again = (patience == Patience::WhileBusy).then(|| message.clone());
         let broker = Arc::clone(self);

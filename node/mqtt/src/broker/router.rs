@@ -112,6 +112,11 @@ impl Router {
         removed.is_some()
     }
 
+    /// Whether a shared group has a member here.
+    pub(crate) fn has_member(&self, filter: &Filter) -> bool {
+        self.trie.read().group(filter).is_some()
+    }
+
     /// Whether a member of a shared group is connected that `holds`.
     pub(crate) fn has_connected(&self, filter: &Filter, holds: impl Fn(&Mailbox) -> bool) -> bool {
         let trie = self.trie.read();
@@ -192,8 +197,14 @@ impl Router {
             return Some(Receiver::new(picked));
         }
         // nobody who may have it is connected
+        let held = group
+            .iter()
+            .filter(|(_, target)| holds(&target.mailbox))
+            .count();
+        let nth = turn.checked_rem(held as u64)?;
         let mut rest = group.iter().filter(|(_, target)| holds(&target.mailbox));
-        rest.next().map(|(_, target)| Receiver::new(target))
+        let (_, target) = rest.nth(usize::try_from(nth).ok()?)?;
+        Some(Receiver::new(target))
     }
 
     /// A turn in choosing among nodes.

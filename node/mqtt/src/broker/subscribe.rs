@@ -5,23 +5,18 @@ use std::sync::Arc;
 use umbel_core::{
     device::events,
     ids::SessionEpoch,
-    message::Message,
     topic::{Filter, aws::LifecycleEvent},
 };
 use umbel_storage::{Table, Write};
 
 use super::{
     Broker,
-    delivery::Delivery,
-    durable::{Batch, Patience},
+    durable::Patience,
     mailbox::{Mailbox, Options, State},
     rows,
     ticket::{Outcome, Pending},
     window::Verdicts,
 };
-
-/// Retained messages read for one client at a time.
-const BACKFILL_PAGE: usize = 32;
 
 /// A subscription that was asked for and may be given.
 #[derive(Clone, Debug)]
@@ -210,54 +205,6 @@ impl Broker {
         }
     }
 
-    pub(crate) fn backfill(self: &Arc<Self>, mailbox: &Arc<Mailbox>, epoch: SessionEpoch) -> bool {
-        let now = self.now();
-        let cursor = {
-            let Some(state) = mailbox.lock_as(epoch) else {
-                return false;
-            };
-            if state.backlog().1 > 0 {
-                return false;
-            }
-            state
-                .backfill
-                .as_ref()
-                .and_then(|backfill| backfill.current())
-        };
-        let Some(cursor) = cursor else { return false };
-        let (topics, mut resume) =
-            self.retained
-                .topics(&cursor.filter, cursor.after.as_deref(), BACKFILL_PAGE, now);
-        let mut batch = Batch::new(Patience::Never);
-        let mut reached = cursor.after.clone();
-        let mut is_blocked = false;
-        for topic in topics {
-            let message = self.retained.latest(&topic, now);
-            let is_own = |message: &Message| message.publisher.as_ref() == Some(mailbox.client());
-            let wanted = message.filter(|message| !(cursor.options.no_local && is_own(message)));
-            if let Some(message) = wanted {
-                let delivery = retained_delivery(message, cursor.options);
-                if !mailbox.has_room(&delivery, &self.bounds) {
-                    is_blocked = true; // the rest comes when the client took these
-                    break;
-                }
-                self.enqueue(mailbox, delivery, &mut batch);
-            }
-            reached = Some(topic);
-        }
-        drop(batch.commit(self));
-        if is_blocked && reached == cursor.after {
-            return false;
-        }
-        if is_blocked {
-            resume = reached;
-        }
-        if let Some(mut state) = mailbox.lock_as(epoch) {
-            state.advance_backfill(&cursor, resume);
-        }
-        true
-    }
-
     /// Tells watchers what a client subscribed to or no longer does, if any watch.
     fn announce(
         self: &Arc<Self>,
@@ -279,7 +226,7 @@ impl Broker {
         let is_watched = !filters.is_empty()
             && event
                 .topic(mailbox.client())
-                .is_some_and(|topic| self.router.is_wanted(&topic));
+                .is_some_and(|topic| self.is_wanted(&topic));
         let connection = mailbox.lock().connection.clone().filter(|_| is_watched);
         let Some(connection) = connection else { return };
         let subject = events::Subject {
@@ -296,17 +243,6 @@ impl Broker {
         if let Some(message) = message {
             drop(self.route(message, Patience::Never));
         }
-    }
-}
-
-fn retained_delivery(message: Message, options: Options) -> Delivery {
-    Delivery {
-        sequence: 0,
-        qos: message.qos.min(options.qos),
-        retain: true, // MQTT-3.3.1-8
-        subscription_ids: options.id.into_iter().collect(),
-        message: Arc::new(message),
-        released: false,
     }
 }
 

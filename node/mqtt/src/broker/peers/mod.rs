@@ -55,6 +55,11 @@ pub trait Peers: Send + Sync + 'static {
 
     /// Tells. `Ok` means on its way.
     fn tell(&self, to: NodeId, tell: Tell) -> Result<(), PeerError>;
+
+    /// Whether there will never be anybody to speak to: the broker then keeps nothing for others.
+    fn is_alone(&self) -> bool {
+        false
+    }
 }
 
 /// A node that is alone has nobody to speak to.
@@ -73,6 +78,10 @@ impl Peers for NoPeers {
 
     fn tell(&self, to: NodeId, _tell: Tell) -> Result<(), PeerError> {
         Err(PeerError::NotConnected(to))
+    }
+
+    fn is_alone(&self) -> bool {
+        true
     }
 }
 

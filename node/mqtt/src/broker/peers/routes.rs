@@ -95,6 +95,58 @@ pub struct Deliver {
     pub is_patient: bool,
 }
 
+/// A message for one member of a shared group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pick {
+    /// Names it: who asks again does not deliver twice.
+    pub id: MessageId,
+    /// What.
+    pub message: Arc<Message>,
+    /// The shared filter.
+    pub filter: String,
+    /// Among whose sessions.
+    pub dest: Dest,
+    /// A durable session takes it if its client is away.
+    pub absent_too: bool,
+    /// A busy shard is waited for.
+    pub is_patient: bool,
+}
+
+/// Asks for retained messages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageAsk {
+    /// Whose topics match this.
+    pub filter: String,
+    /// Of topics in these shards.
+    pub shards: Vec<ShardId>,
+    /// Behind this topic.
+    pub after: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+    /// Only what is committed.
+    pub committed: bool,
+}
+
+/// Retained messages in the order of their topics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedPage {
+    /// The messages.
+    pub messages: Vec<Message>,
+    /// Where to go on, if there may be more.
+    pub next: Option<String>,
+    /// Shards that are not here: nothing was said of their topics.
+    pub refused: Vec<ShardId>,
+}
+
+/// What became of a [`Pick`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Picked {
+    /// A member was picked.
+    Taken(Delivered),
+    /// There is no such member.
+    Nobody,
+}
+
 /// Which of the device's own filters a message is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Own {
@@ -114,6 +166,17 @@ pub enum Ask {
     Advertise(Advertisement),
     /// Deliver a message.
     Deliver(Deliver),
+    /// Deliver a message to a member of a shared group.
+    Pick(Pick),
+    /// Keep a retained message, or with an empty payload forget the one before.
+    Retain {
+        /// The message.
+        message: Arc<Message>,
+        /// A busy shard is waited for.
+        is_patient: bool,
+    },
+    /// Which retained messages are there?
+    RetainedPage(PageAsk),
 }
 
 /// How a delivery ended.
@@ -148,6 +211,12 @@ pub enum Reply {
         /// Durable sessions, by shard.
         shards: Vec<(ShardId, Delivered)>,
     },
+    /// What became of the message for a shared group.
+    Picked(Picked),
+    /// What became of a retained message.
+    Kept(Delivered),
+    /// Retained messages.
+    RetainedPage(RetainedPage),
 }
 
 /// A notice.
@@ -155,6 +224,8 @@ pub enum Reply {
 pub enum Tell {
     /// Deliver a message that nobody waits for.
     Deliver(Deliver),
+    /// Deliver a message to a member of a shared group; nobody waits for it.
+    Pick(Pick),
     /// A connection has to go.
     Evict {
         /// Whose.
@@ -209,6 +280,15 @@ pub(super) fn serve_ask(
             Box::pin(std::future::ready(Ok(reply)))
         },
         Ask::Deliver(deliver) => broker.deliver_for(from, deliver),
+        Ask::Pick(pick) => broker.pick_for(from, pick),
+        Ask::Retain {
+            message,
+            is_patient,
+        } => broker.keep_for(&message, is_patient),
+        Ask::RetainedPage(asked) => {
+            let page = broker.retained_page(&asked);
+            Box::pin(std::future::ready(Ok(Reply::RetainedPage(page))))
+        },
     }
 }
 
@@ -216,6 +296,7 @@ pub(super) fn serve_ask(
 pub(super) fn serve_tell(broker: &Arc<Broker>, from: NodeId, tell: Tell) {
     match tell {
         Tell::Deliver(deliver) => drop(broker.deliver_for(from, deliver)),
+        Tell::Pick(pick) => drop(broker.pick_for(from, pick)),
         Tell::Evict {
             client,
             epoch,

@@ -84,13 +84,30 @@ impl Broker {
             own_clean: plan.own_clean,
             own_durable: plan.own_durable,
         };
+        // groups that have a connected member here, and groups for whom one has to be found
+        let (mut served_here, mut shared) = (Vec::new(), Vec::new());
         let receivers = self.router.receivers(
             &message.topic,
             message.publisher.as_ref(),
             &scope,
-            |group| self.router.pick(group),
+            |group| {
+                let picked = self.router.pick_connected(group);
+                let filter = group.iter().find_map(|(_, target)| target.shared());
+                let served = if picked.is_some() {
+                    &mut served_here
+                } else {
+                    &mut shared
+                };
+                served.extend(filter.cloned());
+                picked
+            },
         );
-        let is_for_nobody = plan.parts.is_empty() && plan.held_up.is_empty();
+        for candidate in found.shared {
+            if !served_here.contains(&candidate.filter) && !shared.contains(&candidate.filter) {
+                shared.push(candidate.filter);
+            }
+        }
+        let is_for_nobody = plan.parts.is_empty() && plan.held_up.is_empty() && shared.is_empty();
         if is_for_nobody && receivers.is_empty() {
             return match retained {
                 Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
@@ -108,7 +125,9 @@ impl Broker {
             self.give(&letter.message, receiver, &mut batch);
         }
         let local = batch.commit_each(self);
+        let shared = self.share(routes, &letter, shared);
         self.send(routes, letter, plan, local, is_matched)
+            .and(shared)
             .and(retained)
     }
 

@@ -68,6 +68,12 @@ impl Local {
         self.claims.remove(&dest);
     }
 
+    /// What is wanted by a destination, and of a shared group whether a member is connected.
+    pub(super) fn wanted(&self, dest: Dest) -> impl Iterator<Item = (&Filter, bool)> {
+        let filters = self.filters.get(&dest).into_iter().flatten();
+        filters.map(|(filter, held)| (filter, held.connected))
+    }
+
     /// One more session wants this.
     pub(super) fn add(&mut self, dest: Dest, filter: &Filter) {
         let held = self

@@ -18,6 +18,8 @@ mod forward;
 mod lanes;
 mod local;
 mod recent;
+mod retain;
+mod shared;
 mod speak;
 mod table;
 #[cfg(test)]
@@ -52,6 +54,7 @@ pub(crate) struct Routes {
     homes: RwLock<BTreeMap<ShardId, Term>>,
     lanes: lanes::Lanes,
     recent: recent::Recent,
+    topics: retain::Topics,
     count: AtomicU64,
 }
 
@@ -69,6 +72,7 @@ impl Routes {
             homes: RwLock::default(),
             lanes: lanes::Lanes::default(),
             recent: recent::Recent::default(),
+            topics: retain::Topics::default(),
             count: AtomicU64::new(0),
         }
     }

@@ -137,6 +137,12 @@ impl Broker {
         }))
     }
 
+    /// Whether anybody would get a message of this topic, here or elsewhere.
+    pub(crate) fn is_wanted(&self, topic: &str) -> bool {
+        let elsewhere = |routes: &Routes| routes.table.read().is_wanted(topic);
+        self.router.is_wanted(topic) || self.routes.as_ref().is_some_and(elsewhere)
+    }
+
     /// All durable sessions of a shard are here, in this term.
     pub(crate) fn shard_ready(&self, shard: ShardId, term: Term) {
         if let Some(routes) = &self.routes {
@@ -149,8 +155,11 @@ impl Broker {
     /// The durable sessions of a shard are not here any more, or soon will not be.
     pub(crate) fn shard_lost(&self, shard: ShardId) {
         if let Some(routes) = &self.routes {
-            routes.change(|local| local.renounce(Dest::Shard(shard)));
-            routes.table.write().lost(shard);
+            let dest = Dest::Shard(shard);
+            routes.change(|local| {
+                routes.table.write().lost(shard, local.wanted(dest));
+                local.renounce(dest);
+            });
             routes.homes.write().remove(&shard);
             routes.recent.forget(shard);
         }

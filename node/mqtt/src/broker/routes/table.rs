@@ -215,17 +215,21 @@ impl Table {
         self.look_around();
     }
 
-    /// Another node has the shard now, or will.
-    pub(super) fn lost(&mut self, shard: ShardId) {
+    /// Another node has the shard now, or will. Until it has said what is wanted there, it is what was wanted here.
+    pub(super) fn lost<'a>(
+        &mut self,
+        shard: ShardId,
+        wanted: impl IntoIterator<Item = (&'a Filter, bool)>,
+    ) {
         let dest = Dest::Shard(shard);
-        if self
-            .sources
-            .get(&dest)
-            .is_some_and(|source| source.from == self.me)
-        {
-            self.sources.remove(&dest);
-            self.look_around();
+        let source = self.sources.get(&dest);
+        if source.is_none_or(|source| source.from != self.me) {
+            return;
         }
+        for (filter, connected) in wanted {
+            self.put(self.me, dest, filter.as_str(), connected);
+        }
+        self.look_around();
     }
 
     /// Takes a message of a stream.
@@ -309,13 +313,14 @@ impl Table {
     }
 
     fn put(&mut self, from: NodeId, dest: Dest, filter: &str, connected: bool) {
-        let is_full = self.len() >= self.entries_max;
+        let is_full = self.direct.subscribers() >= self.entries_max;
         let Some(source) = self.sources.get_mut(&dest) else {
             return;
         };
         // a node of a later release may know more of filters than this one: what it cannot read, it cannot judge
         let filter = Filter::parse(filter, &Limits::default()).ok();
-        let Some(filter) = filter.filter(|_| !is_full) else {
+        let filter = filter.filter(|filter| !is_full || filter.group().is_some());
+        let Some(filter) = filter else {
             if source.from == from && !source.is_coarse {
                 source.is_coarse = true;
                 tracing::warn!(?dest, "too many filters: every message is sent there");

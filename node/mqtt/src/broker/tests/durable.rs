@@ -466,7 +466,15 @@ async fn what_the_cluster_says_waits_for_a_busy_shard() {
     assert!(!lost.is_finished());
     world.ledger.refuse(None);
     lost.await.expect("ends");
-    assert!(world.broker.retained_get("a").is_some(), "kept");
+    assert!(
+        world
+            .broker
+            .retained_get("a")
+            .await
+            .expect("readable")
+            .is_some(),
+        "kept"
+    );
     let mut back = world.crash().connect(hello("away", V5).persistent()).await;
     assert_eq!(back.messages().len(), 1, "and in the queue");
 }

@@ -174,7 +174,13 @@ async fn a_lost_connection_announces_itself_and_leaves_its_will() {
     assert_eq!(topics[0], "$aws/events/presence/connected/d1");
     assert!(topics.contains(&"$aws/events/presence/disconnected/d1".to_owned()));
     assert!(topics.contains(&"wills/d1".to_owned()));
-    assert!(node.broker.retained_get("wills/d1").is_some());
+    assert!(
+        node.broker
+            .retained_get("wills/d1")
+            .await
+            .expect("readable")
+            .is_some()
+    );
     let device = node.connect(hello("d1", V3).will("wills/d1", false)).await;
     device.disconnect().await;
     let heard = hear_until(&mut watcher, |heard| messages(heard).len() == 2).await;

@@ -45,7 +45,10 @@ async fn an_empty_payload_removes_and_is_delivered() {
         [("x", false), ("", false)],
         "live messages are not marked (MQTT-3.3.1-12)"
     );
-    assert_eq!(world.broker.retained_get("a"), None);
+    assert_eq!(
+        world.broker.retained_get("a").await.expect("readable"),
+        None
+    );
     assert_eq!(world.broker.totals().retained_bytes, 0);
     assert_eq!(world.crash().broker.totals().retained, 0);
 }
@@ -145,7 +148,12 @@ async fn a_retained_message_that_cannot_be_stored_is_refused_and_the_old_one_sta
     assert_eq!(writer.retain("b", "new"), [Said::PubAck(3, 0x97)]);
     assert_eq!(writer.retain("a", ""), [Said::PubAck(4, 0x97)]);
     world.ledger.refuse(None);
-    let old = world.broker.retained_get("a").expect("still there");
+    let old = world
+        .broker
+        .retained_get("a")
+        .await
+        .expect("readable")
+        .expect("still there");
     assert_eq!(old.payload.as_ref(), b"old");
     assert_eq!(world.broker.totals().retained, 1);
 }
@@ -177,7 +185,12 @@ async fn who_subscribes_while_a_retained_message_is_being_committed_gets_it() {
         assert_eq!(got.len(), 1, "{topic}: it was not there when it was routed");
         assert_eq!((got[0].payload.as_str(), got[0].retain), (latest, true));
     }
-    let told = world.broker.retained_get("a").expect("the old one");
+    let told = world
+        .broker
+        .retained_get("a")
+        .await
+        .expect("readable")
+        .expect("the old one");
     assert_eq!(
         told.payload.as_ref(),
         b"old",
@@ -185,7 +198,12 @@ async fn who_subscribes_while_a_retained_message_is_being_committed_gets_it() {
     );
     world.ledger.release();
     world.settle().await;
-    let told = world.broker.retained_get("a").expect("the new one");
+    let told = world
+        .broker
+        .retained_get("a")
+        .await
+        .expect("readable")
+        .expect("the new one");
     assert_eq!(told.payload.as_ref(), b"new");
 }
 
@@ -232,14 +250,18 @@ async fn retained_messages_are_listed_in_the_order_of_their_topics() {
     for topic in ["b", "a/1", "c"] {
         writer.retain(topic, topic);
     }
-    let page = world.broker.retained_list(None, 2);
+    let page = world.broker.retained_list(None, 2).await.expect("readable");
     let topics: Vec<_> = page
         .messages
         .iter()
         .map(|message| message.topic.as_str())
         .collect();
     assert_eq!(topics, ["a/1", "b"]);
-    let page = world.broker.retained_list(page.next.as_deref(), 2);
+    let page = world
+        .broker
+        .retained_list(page.next.as_deref(), 2)
+        .await
+        .expect("readable");
     assert_eq!(page.messages.len(), 1);
     assert_eq!(page.next, None);
 }

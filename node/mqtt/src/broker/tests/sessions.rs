@@ -189,7 +189,12 @@ async fn a_goodbye_with_will_is_an_end_with_will() {
         assert_eq!(watcher.messages().len(), expected);
     }
     assert!(
-        world.broker.retained_get("will").is_some(),
+        world
+            .broker
+            .retained_get("will")
+            .await
+            .expect("readable")
+            .is_some(),
         "a will may be retained"
     );
 }
