@@ -299,7 +299,9 @@ fn next_for(broker: &Broker, to: NodeId, cursor: &mut Cursor) -> Next {
         let before = heard.insert(to, covered);
         before != Some(covered)
     });
-    match cursor.read(&routes.local.lock()) {
+    // read first: what follows takes the lock again
+    let read = cursor.read(&routes.local.lock());
+    match read {
         Some(said) => Next::Say(said),
         None if cursor.covered() > covered => next_for(broker, to, cursor),
         None => Next::Rest,

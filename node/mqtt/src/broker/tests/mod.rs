@@ -12,6 +12,7 @@ mod durable;
 mod fleet;
 mod homes;
 mod homes_moving;
+mod homes_random;
 mod net;
 mod outbound;
 mod properties;

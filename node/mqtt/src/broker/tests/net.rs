@@ -25,6 +25,7 @@ use umbel_storage::{
 use super::world::{Client, Hello, Port, TestClock, TestFleet, connect_to};
 use crate::{
     authenticate::Identity,
+    packet::ConnAck,
     broker::{
         Broker, Config,
         peers::{Ask, Peers, Reply, Tell},
@@ -330,6 +331,10 @@ impl Net {
 
     /// Connects a client to a node.
     pub(super) async fn connect(&self, node: u64, hello: Hello) -> Client {
+        self.try_connect(node, hello).await.expect("accepted")
+    }
+
+    pub(super) async fn try_connect(&self, node: u64, hello: Hello) -> Result<Client, ConnAck> {
         let client = ClientId::parse(&hello.name).expect("valid client id");
         let identity = Identity {
             kind: umbel_core::device::Kind::App,
@@ -338,8 +343,7 @@ impl Net {
             policy: Policy::open().compile(&PolicyContext::new(client.clone())),
             client,
         };
-        let connected = connect_to(self.broker(node), hello, identity).await;
-        connected.expect("accepted")
+        connect_to(self.broker(node), hello, identity).await
     }
 
     /// The links between two nodes break; each sees the other like this.
