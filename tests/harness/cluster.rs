@@ -305,6 +305,13 @@ impl Cluster {
             .go_deaf(&to.address);
     }
 
+    /// All gossip is lost, and nothing else.
+    pub fn lose_gossip(&self) {
+        for namespace in self.nodes.iter().filter_map(|node| node.namespace.as_ref()) {
+            namespace.lose_gossip();
+        }
+    }
+
     /// Everybody hears everybody.
     pub fn heal(&self) {
         for namespace in self.nodes.iter().filter_map(|node| node.namespace.as_ref()) {

@@ -55,7 +55,9 @@ pub(super) fn figures(
                 .and_then(|all| all.iter().find(|(began, _)| *began > fault.at));
             if let Some((_, ended)) = first {
                 let kind = format!("{:?}", fault.kind);
-                gaps.entry(kind).or_default().push(ended.saturating_sub(fault.at));
+                gaps.entry(kind)
+                    .or_default()
+                    .push(ended.saturating_sub(fault.at));
             }
         }
     }
@@ -106,5 +108,57 @@ fn summary(mut gaps: Vec<Duration>) -> Figures {
         p50: at(500),
         p99: at(990),
         max: at(1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Action, Operation};
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn read(began: u64, ended: u64, outcome: Outcome) -> Operation {
+        Operation {
+            action: Action::Read,
+            began: ms(began),
+            ended: ms(ended),
+            outcome,
+            node: 0,
+        }
+    }
+
+    #[test]
+    fn a_gap_lasts_from_the_fault_to_the_first_success_that_began_after_it() {
+        let ok = Outcome::Ok {
+            version: 1,
+            marker: None,
+        };
+        let mut events = Events::default();
+        let operations = vec![
+            read(0, 10, ok.clone()),
+            // Asked before the fault and answered after it: says nothing about who serves now.
+            read(90, 130, ok.clone()),
+            read(140, 400, Outcome::Unknown),
+            read(300, 310, Outcome::Refused { code: 503 }),
+            read(600, 700, ok.clone()),
+            read(650, 690, ok.clone()),
+        ];
+        events.devices.insert("d".to_owned(), operations);
+        let happened = Happened {
+            what: String::new(),
+            kind: Kind::KillOwner,
+            at: ms(100),
+            until: ms(680),
+            healed: ms(0),
+            shards: vec![0],
+            changed: 1,
+        };
+        let all = figures(&events, std::slice::from_ref(&happened), 1);
+        let one = &all["KillOwner"];
+        assert_eq!((one.shards, one.p50, one.max), (1, 590, 590));
+        assert_eq!(during(&events, &[happened]), 0);
     }
 }
