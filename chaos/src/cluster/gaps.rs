@@ -144,7 +144,7 @@ mod tests {
             read(140, 400, Outcome::Unknown),
             read(300, 310, Outcome::Refused { code: 503 }),
             read(600, 700, ok.clone()),
-            read(650, 690, ok.clone()),
+            read(650, 690, ok),
         ];
         events.devices.insert("d".to_owned(), operations);
         let happened = Happened {
