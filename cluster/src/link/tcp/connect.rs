@@ -10,7 +10,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    super::{metrics::Refusal, tls},
+    super::{metrics::Refusal, tls, vet::Introduction},
     hello::{self, Hello, Lane, Reply, Welcome},
     peer::Remote,
     shared::Shared,
@@ -187,11 +187,29 @@ async fn greet(
             if !spoken.contains(&welcome.version) {
                 return Err(rubbish());
             }
-            shared.told(peer.node, welcome.regressed);
+            remembers(shared, peer, &welcome)?;
             Ok((stream, welcome))
         },
         Reply::Refused(why) => Err(Failure::Turned(Refusal::Turned, why)),
     }
+}
+
+/// Neither side may have met a later life of the other.
+fn remembers(shared: &Shared, peer: &Remote, welcome: &Welcome) -> Result<(), Failure> {
+    let regressed = |why: &str| Err(Failure::Turned(Refusal::Regressed, why.to_owned()));
+    if welcome.regressed {
+        shared.told_regressed(peer.node);
+        return regressed("it has met a later life of this node");
+    }
+    let introduction = Introduction {
+        node: peer.node,
+        boot: welcome.boot,
+        nonce: welcome.nonce,
+    };
+    if (shared.vet)(introduction) {
+        return regressed("its disk has gone back in time");
+    }
+    Ok(())
 }
 
 /// What an error of a TLS handshake means.
