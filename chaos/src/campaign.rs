@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rand::Rng;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
     control::{self, Kind},
@@ -21,6 +21,7 @@ use crate::{
     queue::Queue,
     report::Report,
     seeds::{Concern, stream},
+    site::{Site, Sites},
     worker::Worker,
 };
 
@@ -63,7 +64,7 @@ pub(crate) struct Options {
 
 /// `umbel-chaos kill`
 pub(crate) async fn kill(options: Options) -> Result<ExitCode> {
-    let folder = folder(&options)?;
+    let folder = folder(options.folder.as_ref())?;
     let seed = announce("kill", &options, &folder);
     let launcher = Launcher::new(&options.umbel, &folder, &folder.join("data"))?;
     let run = Run::start(&options, seed, launcher).await?;
@@ -73,7 +74,7 @@ pub(crate) async fn kill(options: Options) -> Result<ExitCode> {
 
 /// `umbel-chaos powercut`
 pub(crate) async fn powercut(options: Options) -> Result<ExitCode> {
-    let folder = folder(&options)?;
+    let folder = folder(options.folder.as_ref())?;
     let seed = announce("powercut", &options, &folder);
     let void = judge_controls(&options, &folder).await?;
     let disk = Disk::create(&folder, options.file_system)?;
@@ -83,8 +84,9 @@ pub(crate) async fn powercut(options: Options) -> Result<ExitCode> {
     conclude("powercut", &options, seed, &history, void, &folder)
 }
 
-fn folder(options: &Options) -> Result<PathBuf> {
-    match &options.folder {
+/// The folder of a run: the one that was asked for, or a new one.
+pub(crate) fn folder(wanted: Option<&PathBuf>) -> Result<PathBuf> {
+    match wanted {
         Some(folder) => {
             std::fs::create_dir_all(folder)?;
             Ok(std::fs::canonicalize(folder)?)
@@ -165,17 +167,18 @@ impl Run {
         let history = Arc::new(History::new());
         let node = launcher.start().await?;
         let (place, at) = watch::channel(Some(node.endpoints));
+        let sites = Sites::new([Site::new(0, at, Handle::current())]);
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
         for n in 0..options.queues {
             let queue = Queue::new(n, seed, Arc::clone(&history));
-            queue.prepare(&mut at.clone()).await?;
-            clients.spawn(queue.clone().publish(at.clone(), stopped.clone()));
-            clients.spawn(queue.read(at.clone(), stopped.clone()));
+            queue.prepare(&sites).await?;
+            clients.spawn(queue.clone().publish(sites.clone(), stopped.clone()));
+            clients.spawn(queue.read(sites.clone(), stopped.clone()));
         }
         for n in 0..options.workers {
             let worker = Worker::new(n, options.devices, seed, Arc::clone(&history));
-            clients.spawn(worker.work(at.clone(), stopped.clone()));
+            clients.spawn(worker.work(sites.clone(), stopped.clone()));
         }
         Ok(Self {
             launcher,

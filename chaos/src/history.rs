@@ -43,6 +43,8 @@ pub(crate) struct Operation {
     pub(crate) ended: Duration,
     /// What was told.
     pub(crate) outcome: Outcome,
+    /// By which node.
+    pub(crate) node: usize,
 }
 
 /// Everything that happened, by device and client.

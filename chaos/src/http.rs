@@ -24,6 +24,35 @@ pub(crate) async fn text(server: SocketAddr, path: &str) -> Result<String> {
         .context("no HTTP answer")?
 }
 
+/// Status and JSON of any request; the answer is empty where there is none.
+pub(crate) async fn ask(
+    server: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<(u16, Value)> {
+    let mut stream = TcpStream::connect(server).await?;
+    let mut request = format!("{method} {path} HTTP/1.0\r\nHost: {server}\r\n");
+    for (name, value) in headers {
+        request = format!("{request}{name}: {value}\r\n");
+    }
+    let request = format!("{request}Content-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let text = String::from_utf8(answer)?;
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .context("no end of the HTTP head")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    let body = serde_json::from_str(body).unwrap_or_default();
+    Ok((status.context("no HTTP status")?, body))
+}
+
 async fn fetch(server: SocketAddr, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(server).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n");

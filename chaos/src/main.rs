@@ -15,6 +15,7 @@
 )]
 
 mod campaign;
+mod cluster;
 mod control;
 mod disk;
 mod history;
@@ -25,6 +26,7 @@ mod queue;
 mod report;
 mod rubbish;
 mod seeds;
+mod site;
 mod worker;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ enum Command {
     Kill(campaign::Options),
     /// Cut the power of its disk under load. Needs root, a loop device and `xfs_io`.
     Powercut(campaign::Options),
+    /// Kill, pause, restart and cut off nodes of a cluster under load, and check the history. Partitions need root.
+    Cluster(cluster::Options),
     /// Send malformed packets over many connections, beside a neighbour that must not notice.
     Rubbish(rubbish::Options),
     /// A writer whose behaviour is known: proves that the cut cuts and the check checks.
@@ -57,6 +61,7 @@ async fn main() -> Result<ExitCode> {
     match Cli::parse().command {
         Command::Kill(options) => campaign::kill(options).await,
         Command::Powercut(options) => campaign::powercut(options).await,
+        Command::Cluster(options) => cluster::run(options).await,
         Command::Rubbish(options) => rubbish::run(options).await,
         Command::Control(options) => control::write(&options).map(|()| ExitCode::SUCCESS),
     }

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::{
     process::{Child, Command},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 /// How long a node may take to answer after its start.
@@ -32,6 +32,8 @@ pub(crate) struct Endpoints {
 pub(crate) struct Launcher {
     program: PathBuf,
     folder: PathBuf,
+    /// The network namespace it lives in.
+    namespace: Option<String>,
 }
 
 /// A running node.
@@ -44,20 +46,51 @@ pub(crate) struct Node {
 impl Launcher {
     /// Writes the configuration. `folder` keeps files of the run, `data` is what the node believes in.
     pub(crate) fn new(program: &Path, folder: &Path, data: &Path) -> Result<Self> {
+        Self::with(program, folder, data, "", None)
+    }
+
+    /// The same with more tables, in a network namespace if one is named.
+    pub(crate) fn with(
+        program: &Path,
+        folder: &Path,
+        data: &Path,
+        more: &str,
+        namespace: Option<String>,
+    ) -> Result<Self> {
         let program = fs::canonicalize(program).with_context(|| program.display().to_string())?;
         fs::write(
             folder.join("umbel.toml"),
             format!(
                 "[node]\ndata_dir = \"{}\"\n[http]\nbind = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
                  [[listener]]\nname = \"mqtt\"\nkind = \"tcp\"\nbind = \"127.0.0.1:0\"\n\
-                 identity = \"anonymous\"\n",
+                 identity = \"anonymous\"\n{more}",
                 data.display()
             ),
         )?;
         Ok(Self {
             program,
             folder: folder.to_owned(),
+            namespace,
         })
+    }
+
+    /// Its configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.join("umbel.toml")
+    }
+
+    /// The program, where the node lives.
+    pub(crate) fn command(&self) -> Command {
+        match &self.namespace {
+            None => Command::new(&self.program),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command
+                    .args(["netns", "exec", namespace])
+                    .arg(&self.program);
+                command
+            },
+        }
     }
 
     /// Starts the node and waits until it says where it listens.
@@ -70,10 +103,11 @@ impl Launcher {
             .create(true)
             .append(true)
             .open(self.folder.join("node.log"))?;
-        let mut child = Command::new(&self.program)
+        let mut child = self
+            .command()
             .arg("node")
             .arg("--config")
-            .arg(self.folder.join("umbel.toml"))
+            .arg(self.config())
             .arg("--ports-file")
             .arg(&ports)
             .stdin(Stdio::null())
@@ -109,8 +143,29 @@ impl Node {
 
     /// Freezes it (SIGSTOP).
     pub(crate) fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    pub(crate) async fn terminate(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        let status = timeout(START_PATIENCE, self.child.wait())
+            .await
+            .context("a node that was asked to end does not")??;
+        if !status.success() {
+            bail!("a node that was asked to end ended with {status}");
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.id()?)?).context("process id")?;
-        kill_process(pid, Signal::STOP)?;
+        kill_process(pid, signal)?;
         Ok(())
     }
 

@@ -12,8 +12,10 @@ use tokio::{
 
 use crate::{
     history::History,
+    process::Endpoints,
     seeds::{Concern, stream},
-    worker::{Where, connect, up},
+    site::Sites,
+    worker::connect,
 };
 
 const ACK_PATIENCE: Duration = Duration::from_secs(5);
@@ -43,8 +45,17 @@ impl Queue {
     }
 
     /// Opens the reader's session; nothing may be published before.
-    pub(crate) async fn prepare(&self, place: &mut Where) -> Result<()> {
-        let (client, mut events) = connect(&self.reader(), up(place).await?, false).await?;
+    pub(crate) async fn prepare(&self, sites: &Sites) -> Result<()> {
+        let up = sites
+            .any(&mut stream(self.seed, Concern::Queue(self.n)))
+            .await?;
+        let (this, endpoints) = (self.clone(), up.endpoints);
+        up.run(async move { this.prepare_on(endpoints).await })
+            .await?
+    }
+
+    async fn prepare_on(&self, endpoints: Endpoints) -> Result<()> {
+        let (client, mut events) = connect(&self.reader(), endpoints, false).await?;
         client.subscribe(&self.name, QoS::AtLeastOnce).await?;
         let subscribed = async {
             loop {
@@ -63,15 +74,19 @@ impl Queue {
     }
 
     /// Publishes numbers until told to stop, each after the PUBACK of the one before.
-    pub(crate) async fn publish(self, mut place: Where, stop: watch::Receiver<bool>) -> Result<()> {
+    pub(crate) async fn publish(self, sites: Sites, stop: watch::Receiver<bool>) -> Result<()> {
+        let mut rng = stream(self.seed, Concern::Publisher(self.n));
         let mut number = 0;
         while !*stop.borrow() {
-            let endpoints = up(&mut place).await?;
-            if self
-                .publish_on(endpoints, &mut number, &stop)
-                .await
-                .is_err()
-            {
+            let up = sites.any(&mut rng).await?;
+            let (this, endpoints, stop) = (self.clone(), up.endpoints, stop.clone());
+            let session = async move {
+                let ended = this.publish_on(endpoints, &mut number, &stop).await;
+                (number, ended)
+            };
+            let ended;
+            (number, ended) = up.run(session).await?;
+            if ended.is_err() {
                 sleep(PACE).await;
             }
         }
@@ -80,7 +95,7 @@ impl Queue {
 
     async fn publish_on(
         &self,
-        endpoints: crate::process::Endpoints,
+        endpoints: Endpoints,
         number: &mut u64,
         stop: &watch::Receiver<bool>,
     ) -> Result<()> {
@@ -108,28 +123,39 @@ impl Queue {
     }
 
     /// Receives, comes and goes; at the end stays until everything acknowledged has arrived.
-    pub(crate) async fn read(self, mut place: Where, stop: watch::Receiver<bool>) -> Result<()> {
+    pub(crate) async fn read(self, sites: Sites, stop: watch::Receiver<bool>) -> Result<()> {
         let mut rng = stream(self.seed, Concern::Queue(self.n));
         while !*stop.borrow() {
-            let endpoints = up(&mut place).await?;
+            let up = sites.any(&mut rng).await?;
             let stay = Instant::now() + Duration::from_millis(rng.random_range(50..1000));
+            let (this, endpoints, stop) = (self.clone(), up.endpoints, stop.clone());
+            let session = async move {
+                this.receive(endpoints, stay, || *stop.borrow())
+                    .await
+                    .is_ok()
+            };
             // A broken connection is what this run is about.
-            drop(self.receive(endpoints, stay, || *stop.borrow()).await);
+            up.run(session).await?;
             sleep(Duration::from_millis(rng.random_range(0..300))).await;
         }
         let deadline = Instant::now() + DRAIN_PATIENCE;
         while Instant::now() < deadline && !self.drained() {
-            let endpoints = up(&mut place).await?;
-            drop(self.receive(endpoints, deadline, || self.drained()).await);
+            let up = sites.any(&mut rng).await?;
+            let (this, endpoints) = (self.clone(), up.endpoints);
+            let session = async move {
+                let drained = || this.drained();
+                this.receive(endpoints, deadline, drained).await.is_ok()
+            };
+            up.run(session).await?;
         }
         Ok(())
     }
 
     async fn receive(
         &self,
-        endpoints: crate::process::Endpoints,
+        endpoints: Endpoints,
         until: Instant,
-        enough: impl Fn() -> bool,
+        enough: impl Fn() -> bool + Send,
     ) -> Result<()> {
         let (client, mut events) = connect(&self.reader(), endpoints, false).await?;
         while !enough() {

@@ -19,15 +19,13 @@ use crate::{
     http,
     process::Endpoints,
     seeds::{Concern, stream},
+    site::Sites,
 };
 
 /// Longest wait for an answer; then the outcome is unknown.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before connecting again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(10);
-
-/// Where the node listens now; `None` while it is down.
-pub(crate) type Where = watch::Receiver<Option<Endpoints>>;
 
 /// The id of the device that worker `n` works on.
 pub(crate) fn device(n: u16, devices: u16) -> String {
@@ -65,12 +63,6 @@ pub(crate) async fn connect(
     Ok((client, events))
 }
 
-/// Waits until the node is up, and says where.
-pub(crate) async fn up(place: &mut Where) -> Result<Endpoints> {
-    let endpoints = *place.wait_for(Option::is_some).await?;
-    endpoints.context("the value was awaited")
-}
-
 /// One worker.
 pub(crate) struct Worker {
     id: String,
@@ -81,6 +73,8 @@ pub(crate) struct Worker {
     lane: u64,
     count: u64,
     last_version: u64,
+    /// The node it speaks to.
+    node: usize,
 }
 
 impl Worker {
@@ -94,24 +88,35 @@ impl Worker {
             lane: (u64::from(n) + 1) << 32,
             count: 0,
             last_version: 0,
+            node: 0,
         }
     }
 
     /// Works until told to stop, then reads once more.
-    pub(crate) async fn work(
-        mut self,
-        mut place: Where,
-        mut stop: watch::Receiver<bool>,
-    ) -> Result<()> {
-        while !*stop.borrow_and_update() {
-            let endpoints = up(&mut place).await?;
+    pub(crate) async fn work(mut self, sites: Sites, stop: watch::Receiver<bool>) -> Result<()> {
+        while !*stop.borrow() {
+            let up = sites.any(&mut self.rng).await?;
+            self.node = up.node;
+            let (endpoints, stop) = (up.endpoints, stop.clone());
+            let session = async move {
+                let ended = self.connected(endpoints, &stop).await;
+                (self, ended)
+            };
+            let ended;
+            (self, ended) = up.run(session).await?;
             // Whatever ended the connection is in the history already, as an unknown outcome.
-            if self.connected(endpoints, &stop).await.is_err() {
+            if ended.is_err() {
                 sleep(RECONNECT_AFTER).await;
             }
         }
-        let mut connection = Connection::open(&self, up(&mut place).await?).await?;
-        self.step(&mut connection, Action::Read).await
+        let up = sites.any(&mut self.rng).await?;
+        self.node = up.node;
+        let endpoints = up.endpoints;
+        up.run(async move {
+            let mut connection = Connection::open(&self, endpoints).await?;
+            self.step(&mut connection, Action::Read).await
+        })
+        .await?
     }
 
     async fn connected(
@@ -163,6 +168,7 @@ impl Worker {
                 began,
                 ended,
                 outcome,
+                node: self.node,
             },
         );
         match lost {

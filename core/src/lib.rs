@@ -9,6 +9,7 @@ pub mod device;
 pub mod ids;
 pub mod json;
 pub mod message;
+pub mod placement;
 pub mod policy;
 pub mod shadow;
 pub mod time;

@@ -1,7 +1,7 @@
 //! Publish and subscribe across nodes, with other people's clients.
 
 use serde_json::{Value, json};
-use umbel_tests::{Cluster, PATIENCE, Session, eventually, python};
+use umbel_tests::{Cluster, PATIENCE, Plan, Session, eventually, python};
 
 use crate::support::NOTHING_COMES;
 
@@ -185,6 +185,43 @@ fn g5_paho_sees_one_broker() {
                 &ports[1],
                 "--thing",
                 &name,
+            ],
+        );
+        assert!(output.ends_with("ok\n"), "{output}");
+    }
+}
+
+/// G5 with the AWS SDK over mutual TLS, whichever node owns the thing.
+#[test]
+fn g5_the_aws_sdk_uses_shadows_through_a_node_that_does_not_own_them() {
+    let cluster = Cluster::with(Plan {
+        has_certificates: true,
+        ..Plan::default()
+    });
+    for (owner, version) in [(1, "3"), (2, "5")] {
+        let thing = cluster.name_at(owner, "sdk");
+        let folder = cluster.issue(&thing);
+        let path = |name: &str| folder.join(name).display().to_string();
+        let port = cluster.node(0).at("mqtts").port().to_string();
+        let (ca, cert) = (path("ca.pem"), path(&format!("{thing}.pem")));
+        let key = path(&format!("{thing}.key"));
+        let output = python(
+            "aws_v2.py",
+            &[
+                "--host",
+                "localhost",
+                "--port",
+                &port,
+                "--ca",
+                &ca,
+                "--cert",
+                &cert,
+                "--key",
+                &key,
+                "--thing",
+                &thing,
+                "--version",
+                version,
             ],
         );
         assert!(output.ends_with("ok\n"), "{output}");

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use serde_json::{Value, json};
-use umbel_tests::{Cluster, eventually};
+use umbel_tests::{Cluster, Member, Plan, Session, eventually};
 
 fn terms(cluster: &Cluster) -> Vec<(Value, Value)> {
     let shards = eventually("the shards are listed", || cluster.shards(0));
@@ -35,4 +35,36 @@ fn f29_forged_gossip_changes_no_owner() {
     }
     assert_eq!(terms(&cluster), before);
     cluster.node(0).updated("lamp", &json!({ "n": 1 }));
+}
+
+/// F29: gossip is cut and everything else is not. Everybody is taken for dead by gossip, nobody loses a shard, no client
+/// sees an error, no device goes stale. Needs root.
+#[test]
+fn f29_without_gossip_nobody_loses_anything() {
+    let cluster = Cluster::with(Plan {
+        can_be_cut: true,
+        ..Plan::default()
+    });
+    let before = terms(&cluster);
+    let device = cluster.name_at(1, "stays");
+    let _session = cluster.node(0).connect(Session::new(&device));
+    let online = cluster.node(2).presence(&device, "online");
+    cluster.lose_gossip();
+    let mut n = 0;
+    eventually("gossip takes everybody for dead", || {
+        n += 1;
+        let (status, body) = cluster.node(2).update("lamp", &json!({ "n": n })).ok()?;
+        assert_eq!(status, 200, "{body}");
+        let dead = |node: &Member| node.metric("umbel_gossip_members", "down") >= 2.0;
+        cluster.running().all(dead).then_some(())
+    });
+    assert_eq!(terms(&cluster), before);
+    let view = cluster.node(2).presence(&device, "online");
+    assert_eq!(view["since"], online["since"]);
+    cluster.heal();
+    eventually("gossip finds everybody again", || {
+        let alive = |node: &Member| node.metric("umbel_gossip_members", "alive") >= 2.0;
+        cluster.running().all(alive).then_some(())
+    });
+    assert_eq!(terms(&cluster), before);
 }

@@ -9,6 +9,7 @@
 )]
 
 mod broker;
+mod campaign;
 mod days;
 mod gateway;
 mod gossip;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::PathBuf,
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -9,10 +10,23 @@ use serde_json::Value;
 use tempfile::TempDir;
 use umbel_core::ids::ShardId;
 
-use crate::{Member, eventually, netns::Wires};
+use crate::{Authority, Member, eventually, netns::Wires};
 
 /// The link's port: addresses differ instead, so that no port has to be guessed.
 const LINK_PORT: u16 = 7400;
+/// How devices with certificates come in.
+const DOORS: &str = r#"
+[tls]
+ca = "@/ca.pem"
+certificate = "@/server.pem"
+key = "@/server.key"
+
+[[listener]]
+name = "mqtts"
+kind = "tls"
+bind = "127.0.0.1:0"
+identity = "certificate"
+"#;
 static COUNT: AtomicU16 = AtomicU16::new(0);
 
 /// How a cluster is set up.
@@ -24,6 +38,8 @@ pub struct Plan {
     pub shards: u16,
     /// Each node in a network namespace of its own, so that it can be cut off. Needs root.
     pub can_be_cut: bool,
+    /// Device certificates from an authority of the test's own, and a TLS listener `mqtts`.
+    pub has_certificates: bool,
     /// TOML for every node, tables of its own.
     pub more: &'static str,
 }
@@ -34,6 +50,7 @@ impl Default for Plan {
             nodes: 3,
             shards: 6,
             can_be_cut: false,
+            has_certificates: false,
             more: "",
         }
     }
@@ -44,6 +61,7 @@ pub struct Cluster {
     nodes: Vec<Member>,
     plan: Plan,
     wires: Option<Wires>,
+    authority: Option<Authority>,
     folder: TempDir,
     number: u16,
 }
@@ -78,10 +96,14 @@ impl Cluster {
 
     /// No node yet: for who starts them in another way.
     pub fn prepared(plan: Plan) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         Self {
             nodes: Vec::new(),
             wires: plan.can_be_cut.then(Wires::create),
-            folder: tempfile::tempdir().unwrap(),
+            authority: plan
+                .has_certificates
+                .then(|| Authority::create(folder.path())),
+            folder,
             number: COUNT.fetch_add(1, Ordering::Relaxed),
             plan,
         }
@@ -113,7 +135,13 @@ impl Cluster {
             self.plan.shards,
             self.plan.more,
         );
-        fs::write(folder.join("umbel.toml"), text).unwrap();
+        let doors = if self.authority.is_some() {
+            let ca = self.folder.path().join("ca").display().to_string();
+            DOORS.replace('@', &ca)
+        } else {
+            String::new()
+        };
+        fs::write(folder.join("umbel.toml"), text + "\n" + &doors).unwrap();
         self.nodes.push(Member::new(folder, namespace, link));
         n
     }
@@ -163,6 +191,12 @@ impl Cluster {
             done.out,
             done.error
         );
+    }
+
+    /// Issues a certificate; the folder of `name.pem`, `name.key` and `ca.pem`.
+    pub fn issue(&self, name: &str) -> PathBuf {
+        self.authority.as_ref().unwrap().issue(name);
+        self.folder.path().join("ca")
     }
 
     /// A node by its index.
@@ -269,6 +303,13 @@ impl Cluster {
             .as_ref()
             .unwrap()
             .go_deaf(&to.address);
+    }
+
+    /// All gossip is lost, and nothing else.
+    pub fn lose_gossip(&self) {
+        for namespace in self.nodes.iter().filter_map(|node| node.namespace.as_ref()) {
+            namespace.lose_gossip();
+        }
     }
 
     /// Everybody hears everybody.

@@ -115,6 +115,11 @@ impl Namespace {
         self.exec(&["iptables", "-w", "-A", "INPUT", "-s", to, "-j", "DROP"]);
     }
 
+    /// Hears no gossip any more, and everything else.
+    pub(crate) fn lose_gossip(&self) {
+        self.exec(&["iptables", "-w", "-A", "INPUT", "-p", "udp", "-j", "DROP"]);
+    }
+
     /// Hears everybody again.
     pub(crate) fn heal(&self) {
         self.exec(&["iptables", "-w", "-F"]);

@@ -14,6 +14,7 @@ fn update(marker: u64, began: u64, ended: u64, outcome: Outcome) -> Operation {
         began: at(began),
         ended: at(ended),
         outcome,
+        node: 0,
     }
 }
 
@@ -27,6 +28,7 @@ fn read(began: u64, ended: u64, version: u64, marker: u64) -> Operation {
         began: at(began),
         ended: at(ended),
         outcome,
+        node: 0,
     }
 }
 
@@ -76,6 +78,7 @@ fn a_lost_acknowledged_write_is_found() {
         began: at(4),
         ended: at(5),
         outcome: Outcome::Missing,
+        node: 0,
     };
     assert!(!violations(vec![update(10, 0, 1, ok(1)), gone]).is_empty());
 }
@@ -112,6 +115,7 @@ fn a_conflict_without_a_reason_is_found() {
         began: at(began),
         ended: at(ended),
         outcome: Outcome::Conflict,
+        node: 0,
     };
     let base = update(10, 0, 1, ok(1));
     assert!(!violations(vec![base.clone(), conflict(2, 3)]).is_empty());

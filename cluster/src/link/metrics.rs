@@ -23,7 +23,7 @@ pub const UPS: &str = "umbel_link_ups_total";
 /// Links that broke, by `reason`: closed, reset, silent, protocol, cut.
 pub const DOWNS: &str = "umbel_link_downs_total";
 /// Connections refused or not made, by `reason`: limit, tls, rubbish, timeout, identity, cluster, version, removed,
-/// `turned_away` (by the other side).
+/// `turned_away` (by the other side), regressed.
 pub const REFUSED: &str = "umbel_link_refused_total";
 
 /// Says what each metric means.
@@ -63,10 +63,12 @@ pub enum Refusal {
     Removed,
     /// The other side refused us, and said why.
     Turned,
+    /// Its disk, or ours, has gone back in time.
+    Regressed,
 }
 
 impl Refusal {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Limit,
         Self::Tls,
         Self::Rubbish,
@@ -76,6 +78,7 @@ impl Refusal {
         Self::Version,
         Self::Removed,
         Self::Turned,
+        Self::Regressed,
     ];
 
     fn name(self) -> &'static str {
@@ -89,6 +92,7 @@ impl Refusal {
             Self::Version => "version",
             Self::Removed => "removed",
             Self::Turned => "turned_away",
+            Self::Regressed => "regressed",
         }
     }
 }

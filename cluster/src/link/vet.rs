@@ -2,7 +2,8 @@
 //!
 //! A node counts its starts on its disk. One that introduces itself with an older count than before, or with the same
 //! count in another process, runs on an older copy of its disk (or a wiped one) and may have forgotten what it promised:
-//! it is told so, and must not vote before it has caught up (fault F16).
+//! it is told so, and nobody who remembers its later life speaks to it: neither its vote nor its log may count (fault
+//! F16). What a peer remembers lasts as long as its process, unless a [`Vet`] of its own remembers longer.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -37,22 +37,7 @@ pub(super) fn init(
             Err(Rejected::AlreadyInitialised)
         };
     }
-    init.profile.check()?;
-    if init.shards == 0 || init.shards > SHARDS_MAX {
-        return Err(Rejected::Invalid {
-            what: "shards".into(),
-        });
-    }
-    if init.node.0 == 0 || init.node.0 > NODE_ID_MAX {
-        return Err(Rejected::Invalid {
-            what: "node id".into(),
-        });
-    }
-    if init.gossip_key.expose().len() != GOSSIP_KEY_BYTES {
-        return Err(Rejected::Invalid {
-            what: "gossip key".into(),
-        });
-    }
+    check_init(init)?;
     let now = init.created_at;
     let identity = Identity {
         cluster: init.cluster,
@@ -84,6 +69,21 @@ pub(super) fn init(
     counters.next_key += 1;
     counters.next_node = init.node.0 + 1;
     Ok((rows, Outcome::Done))
+}
+
+fn check_init(init: &Init) -> Result<(), Rejected> {
+    init.profile.check()?;
+    let invalid = |what: &'static str| Err(Rejected::Invalid { what: what.into() });
+    if init.shards == 0 || init.shards > SHARDS_MAX {
+        return invalid("shards");
+    }
+    if init.node.0 == 0 || init.node.0 > NODE_ID_MAX {
+        return invalid("node id");
+    }
+    if init.gossip_key.expose().len() != GOSSIP_KEY_BYTES {
+        return invalid("gossip key");
+    }
+    Ok(())
 }
 
 pub(super) fn create_token(

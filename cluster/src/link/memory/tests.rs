@@ -9,7 +9,7 @@ use super::{
 };
 
 const C: NodeId = NodeId(3);
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)

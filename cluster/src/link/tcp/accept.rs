@@ -82,7 +82,7 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, plac
     match guest {
         Guest::Node(stream, hello) => {
             drop(place);
-            Box::pin(serve(&shared, stream, &hello)).await;
+            Box::pin(serve(&shared, stream, &hello, address)).await;
         },
         // It has shown nothing, so it keeps its place among the half-open.
         Guest::Joiner(stream) => match shared.joins.get() {
@@ -178,17 +178,18 @@ fn check(shared: &Shared, stream: &TlsStream<TcpStream>, hello: &Hello) -> Resul
     Ok(())
 }
 
-/// Welcomes a node and serves it.
-async fn serve(shared: &Arc<Shared>, mut stream: TlsStream<TcpStream>, hello: &Hello) {
+/// Welcomes a node and serves it; one that has forgotten something is told so, and not served.
+async fn serve(
+    shared: &Arc<Shared>,
+    mut stream: TlsStream<TcpStream>,
+    hello: &Hello,
+    address: SocketAddr,
+) {
     let regressed = (shared.vet)(Introduction {
         node: hello.from,
         boot: hello.boot,
         nonce: hello.nonce,
     });
-    if regressed {
-        warn!(peer = %hello.from, boot = hello.boot.0,
-            "this node ran before in a later life: its disk has gone back in time, and it is told so");
-    }
     let welcome = Welcome {
         version: shared.versions.common(hello.versions).unwrap_or_default(),
         boot: shared.boot,
@@ -197,14 +198,20 @@ async fn serve(shared: &Arc<Shared>, mut stream: TlsStream<TcpStream>, hello: &H
         regressed,
         software: shared.software.clone(),
     };
+    let welcome = Reply::Welcome(welcome).encode();
+    if regressed {
+        drop(hello::write(&mut stream, &welcome).await);
+        drop(stream.shutdown().await);
+        shared.meters.refused(Refusal::Regressed);
+        let why = format!("the disk of node {} has gone back in time", hello.from);
+        shared.turned_away(Refusal::Regressed, address, why);
+        return;
+    }
     let seat = Seat::take(shared, hello.from, hello.lane).await;
     if shared.banned.read().contains(&hello.from) {
         return;
     }
-    if hello::write(&mut stream, &Reply::Welcome(welcome).encode())
-        .await
-        .is_err()
-    {
+    if hello::write(&mut stream, &welcome).await.is_err() {
         return;
     }
     shared.heard(hello.from, hello.boot);
@@ -217,7 +224,11 @@ impl Shared {
     /// reason in a row; the rest is the noise of a network.
     fn turned_away(&self, refusal: Refusal, address: SocketAddr, why: String) {
         match refusal {
-            Refusal::Identity | Refusal::Cluster | Refusal::Version | Refusal::Removed => {
+            Refusal::Identity
+            | Refusal::Cluster
+            | Refusal::Version
+            | Refusal::Removed
+            | Refusal::Regressed => {
                 let words = (address.ip(), why);
                 let mut told = self.turned.lock();
                 if told.as_ref() != Some(&words) {

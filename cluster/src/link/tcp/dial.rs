@@ -114,7 +114,11 @@ async fn link(
         software = welcome.software, "the link is up");
     let end = carry(shared, peer, Lane::Control, stream, welcome).await;
     others.shutdown().await;
-    warn!(peer = %peer.node, reason = %end, "the link is down");
+    if let End::Cut(why) = &end {
+        info!(peer = %peer.node, reason = why, "the link is taken down");
+    } else {
+        warn!(peer = %peer.node, reason = %end, "the link is down");
+    }
     metrics::down(end.label());
 }
 

@@ -122,10 +122,10 @@ impl Shared {
         }
     }
 
-    /// A peer said what it thinks of this node's disk.
-    pub(super) fn told(&self, peer: NodeId, regressed: bool) {
-        if regressed && !self.regressed.send_replace(true) {
-            tracing::error!(%peer, "a peer met a later life of this node: the disk has gone back in time");
+    /// A peer said that it has met a later life of this node.
+    pub(super) fn told_regressed(&self, peer: NodeId) {
+        if !self.regressed.send_replace(true) {
+            tracing::error!(%peer, "a peer has met a later life of this node: the disk has gone back in time");
         }
     }
 

@@ -214,19 +214,29 @@ async fn the_newest_common_version_is_spoken_and_none_is_refused() {
 }
 
 #[tokio::test]
-async fn a_disk_that_went_back_in_time_is_told_so() {
+async fn f16_a_disk_that_went_back_in_time_is_told_so_and_not_spoken_to() {
     let authority = Authority::new();
     let a = start(&authority, A, Boot(1)).await;
     let b = start(&authority, B, Boot(7)).await;
     introduce(&a, &b);
     reach(&*b, A, Reach::Connected).await;
+    reach(&*a, B, Reach::Connected).await;
     assert!(!*b.told_regressed().borrow());
     crash(&b).await;
     let restored = start(&authority, B, Boot(6)).await;
     introduce(&a, &restored);
-    reach(&*restored, A, Reach::Connected).await;
-    assert!(*restored.told_regressed().borrow());
+    let mut told = restored.told_regressed();
+    let patience = timeout(PATIENCE, told.wait_for(|told| *told)).await;
+    drop(patience.unwrap().unwrap());
+    turned_away(&a, Refusal::Regressed).await;
+    turned_away(&restored, Refusal::Regressed).await;
+    assert_ne!(a.peers().borrow()[0].reach, Reach::Connected);
+    assert_ne!(restored.peers().borrow()[0].reach, Reach::Connected);
     assert!(!*a.told_regressed().borrow());
+    crash(&restored).await;
+    let replaced = start(&authority, B, Boot(8)).await;
+    introduce(&a, &replaced);
+    reach(&*a, B, Reach::Connected).await;
 }
 
 #[tokio::test]
@@ -304,7 +314,7 @@ async fn rubbish_after_a_welcome_ends_only_that_connection() {
             .await
             .unwrap(),
     );
-    let b = start(&authority, B, Boot(1)).await;
+    let b = start(&authority, B, Boot(2)).await;
     introduce(&a, &b);
     reach(&*b, A, Reach::Connected).await;
 }

@@ -80,6 +80,24 @@ async fn a_peer_that_moved_is_found_at_its_new_address() {
 }
 
 #[tokio::test]
+async fn a_peer_is_found_behind_the_last_of_its_addresses() {
+    let authority = Authority::new();
+    let a = start(&authority, A, Boot(1)).await;
+    let b = start(&authority, B, Boot(1)).await;
+    let wrong = start(&authority, NodeId(3), Boot(1)).await;
+    let closed = start(&authority, NodeId(4), Boot(1)).await;
+    let nobody = closed.local_addr().to_string();
+    crash(&closed).await;
+    let addresses = vec![
+        nobody,
+        wrong.local_addr().to_string(),
+        format!("localhost:{}", b.local_addr().port()),
+    ];
+    a.set_address_book(&BTreeMap::from([(B, addresses)]));
+    reach(&*a, B, Reach::Connected).await;
+}
+
+#[tokio::test]
 async fn what_left_the_address_book_is_closed_and_comes_back_with_it() {
     let authority = Authority::new();
     let a = start(&authority, A, Boot(1)).await;

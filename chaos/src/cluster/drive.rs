@@ -1,0 +1,133 @@
+//! Carries out one fault after the other, each on a cluster that is whole.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use tokio::time::sleep;
+
+use super::{
+    gaps::Happened,
+    nodes::{Nodes, Shard},
+    schedule::{Kind, Step},
+};
+use crate::history::History;
+
+/// Breaks and heals.
+pub(super) struct Drive {
+    pub(super) nodes: Nodes,
+    history: Arc<History>,
+    /// What was done so far.
+    pub(super) happened: Vec<Happened>,
+}
+
+impl Drive {
+    pub(super) fn new(nodes: Nodes, history: Arc<History>) -> Self {
+        Self {
+            nodes,
+            history,
+            happened: Vec::new(),
+        }
+    }
+
+    /// Breaks, waits, heals, and waits until the cluster is whole.
+    pub(super) async fn step(&mut self, step: &Step) -> Result<()> {
+        sleep(step.after).await;
+        self.nodes.check()?;
+        let before = self.nodes.shards(0).await?;
+        let owner = before
+            .iter()
+            .find(|shard| shard.id == step.shard)
+            .and_then(|shard| shard.owner)
+            .context("a shard of a whole cluster has no owner")?;
+        let others: Vec<usize> = self.nodes.indices().filter(|n| *n != owner).collect();
+        let other = others
+            .get(step.draw % others.len().max(1))
+            .copied()
+            .context("there is one node only")?;
+        let at = self.history.now();
+        let victims = self.victims(step, owner, other);
+        self.break_it(step, owner, other, &victims).await?;
+        let until = self.history.now();
+        let healed = self.nodes.healed().await?;
+        let hit: Vec<&Shard> = before
+            .iter()
+            .filter(|shard| shard.owner.is_some_and(|owner| victims.contains(&owner)))
+            .collect();
+        let after = self.nodes.shards(0).await?;
+        let changed = hit.iter().filter(|shard| !after.contains(shard)).count();
+        self.happened.push(Happened {
+            what: format!("{step}: owner {owner}, victims {victims:?}"),
+            kind: step.kind,
+            at,
+            until,
+            healed,
+            shards: hit.iter().map(|shard| shard.id).collect(),
+            changed,
+        });
+        Ok(())
+    }
+
+    fn victims(&self, step: &Step, owner: usize, other: usize) -> Vec<usize> {
+        match step.kind {
+            Kind::KillOwner | Kind::PauseOwner | Kind::Isolate | Kind::OneWay => vec![owner],
+            Kind::KillFollower | Kind::Restart => vec![other],
+            Kind::KillMajority => self.nodes.indices().filter(|n| *n != other).collect(),
+        }
+    }
+
+    async fn break_it(
+        &mut self,
+        step: &Step,
+        owner: usize,
+        other: usize,
+        victims: &[usize],
+    ) -> Result<()> {
+        match step.kind {
+            Kind::KillOwner | Kind::KillFollower | Kind::KillMajority => {
+                for victim in victims {
+                    self.nodes.take(*victim)?.kill().await?;
+                }
+                sleep(step.lasts).await;
+                for victim in victims {
+                    self.nodes.start_node(*victim).await?;
+                }
+            },
+            Kind::Restart => {
+                self.nodes.take(other)?.terminate().await?;
+                self.nodes.start_node(other).await?;
+            },
+            Kind::PauseOwner => {
+                self.nodes.node(owner)?.freeze()?;
+                sleep(step.lasts).await;
+                self.nodes.node(owner)?.thaw()?;
+            },
+            Kind::Isolate => {
+                for n in self.nodes.indices().filter(|n| *n != owner) {
+                    self.network()?.deafen(owner, n).await?;
+                    self.network()?.deafen(n, owner).await?;
+                }
+                self.cut_for(step.lasts).await?;
+            },
+            Kind::OneWay => {
+                let (deaf, to) = if step.draw.is_multiple_of(2) {
+                    (owner, other)
+                } else {
+                    (other, owner)
+                };
+                self.network()?.deafen(deaf, to).await?;
+                self.cut_for(step.lasts).await?;
+            },
+        }
+        Ok(())
+    }
+
+    async fn cut_for(&self, span: Duration) -> Result<()> {
+        sleep(span).await;
+        self.network()?.heal().await
+    }
+
+    fn network(&self) -> Result<&super::network::Network> {
+        let network = self.nodes.network.as_ref();
+        network.context("the network cannot be cut")
+    }
+}

@@ -1,0 +1,247 @@
+//! `umbel-chaos cluster`: a cluster of real processes under load, broken again and again by a schedule from a seed; then
+//! healed, read on every node, and judged.
+//!
+//! The load is shadow updates and reads by MQTT and by HTTP through all nodes, several workers to a device, and queues
+//! with readers that come and go; the rules are the oracle's, whichever node said what.
+
+mod caller;
+mod drive;
+mod gaps;
+mod network;
+mod nodes;
+mod schedule;
+
+use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use rand::Rng;
+use serde::Serialize;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+
+use self::{
+    caller::Caller,
+    drive::Drive,
+    gaps::Happened,
+    nodes::{Nodes, Plan},
+    schedule::Kind,
+};
+use crate::{
+    campaign::folder,
+    history::{Action, Events, History},
+    oracle,
+    queue::Queue,
+    report::Report,
+    site::Site,
+    worker::{Worker, device},
+};
+
+/// Load after the last fault.
+const HEALED: Duration = Duration::from_secs(2);
+
+/// What to do, and how often.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The umbel program.
+    #[arg(long, default_value = "target/release/umbel")]
+    umbel: PathBuf,
+    /// How often to break something.
+    #[arg(long, default_value_t = 20)]
+    cycles: u32,
+    /// What to break.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [
+        Kind::KillOwner, Kind::KillFollower, Kind::KillMajority, Kind::PauseOwner, Kind::Restart,
+    ])]
+    faults: Vec<Kind>,
+    /// Seed of every stream of chance; drawn and printed if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Shards.
+    #[arg(long, default_value_t = 8)]
+    shards: u16,
+    /// Workers that speak MQTT, and as many that speak HTTP.
+    #[arg(long, default_value_t = 8)]
+    workers: u16,
+    /// Devices they share.
+    #[arg(long, default_value_t = 8)]
+    devices: u16,
+    /// Message queues with a persistent reader.
+    #[arg(long, default_value_t = 2)]
+    queues: u16,
+    /// Folder for the run's files; a temporary one, kept on failure, if not given.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+/// `umbel-chaos cluster`
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+    let folder = folder(options.folder.as_ref())?;
+    let seed = options.seed.unwrap_or_else(|| rand::rng().random());
+    let names: Vec<String> = options
+        .faults
+        .iter()
+        .filter_map(clap::ValueEnum::to_possible_value)
+        .map(|kind| kind.get_name().to_owned())
+        .collect();
+    println!(
+        "cluster: --seed {seed} --cycles {} --faults {} --nodes {} --shards {} --workers {} --devices {} --queues {} in {}",
+        options.cycles,
+        names.join(","),
+        options.nodes,
+        options.shards,
+        options.workers,
+        options.devices,
+        options.queues,
+        folder.display()
+    );
+    let steps = schedule::draw(seed, options.cycles, &options.faults, options.shards);
+    let nodes = Nodes::start(Plan {
+        umbel: &options.umbel,
+        folder: &folder,
+        nodes: options.nodes,
+        shards: options.shards,
+        can_be_cut: options.faults.iter().any(|kind| kind.cuts()),
+    })
+    .await
+    .with_context(|| format!("the files are in {}", folder.display()))?;
+    let history = Arc::new(History::new());
+    let mut load = Load::start(&options, seed, &nodes, &history).await?;
+    let mut drive = Drive::new(nodes, Arc::clone(&history));
+    let mut stopped = None;
+    for (n, step) in steps.iter().enumerate() {
+        println!("#{n} {step}");
+        if let Err(error) = drive.step(step).await {
+            stopped = Some(format!("after {n} faults: {error:#}"));
+            break;
+        }
+    }
+    if stopped.is_none() {
+        sleep(HEALED).await;
+        stopped = load.end().await.err().map(|error| format!("{error:#}"));
+    }
+    if stopped.is_none() {
+        stopped = read_all(&options, &drive.nodes, &history)
+            .await
+            .err()
+            .map(|error| format!("at the end: {error:#}"));
+    }
+    drive.nodes.end().await?;
+    let found = Found {
+        happened: drive.happened,
+        void: None,
+        stopped,
+    };
+    conclude(&options, seed, found, &history.events(), &folder)
+}
+
+/// Reads every device on every node: G1 is about what is there, wherever it is asked for.
+async fn read_all(options: &Options, nodes: &Nodes, history: &Arc<History>) -> Result<()> {
+    for n in 0..options.devices {
+        for up in nodes.sites.iter().filter_map(Site::here) {
+            caller::step(history, &device(n, options.devices), Action::Read, &up).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What came out, beside the oracle's verdict.
+struct Found {
+    happened: Vec<Happened>,
+    void: Option<String>,
+    stopped: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    faults: &'a [Happened],
+    figures: std::collections::BTreeMap<String, gaps::Figures>,
+}
+
+fn conclude(
+    options: &Options,
+    seed: u64,
+    mut found: Found,
+    events: &Events,
+    folder: &std::path::Path,
+) -> Result<ExitCode> {
+    let figures = gaps::figures(events, &found.happened, options.shards);
+    for (kind, figures) in &figures {
+        println!(
+            "{kind}: {} shards served again after p50 {} ms, p99 {} ms, max {} ms",
+            figures.shards, figures.p50, figures.p99, figures.max
+        );
+    }
+    let during = gaps::during(events, &found.happened);
+    let changed: usize = found.happened.iter().map(|fault| fault.changed).sum();
+    let healed = found.happened.iter().map(|fault| fault.healed).max();
+    println!(
+        "{during} operations succeeded during faults, {changed} shards changed owner or term, whole again within {} ms",
+        healed.unwrap_or_default().as_millis()
+    );
+    let is_due = |kind: &Kind| matches!(kind, Kind::KillOwner | Kind::Isolate | Kind::KillMajority);
+    if options.faults.iter().any(is_due) && changed == 0 {
+        found.void = Some("no shard ever changed its owner".to_owned());
+    } else if during == 0 {
+        found.void = Some("nothing was acknowledged during a fault".to_owned());
+    }
+    let written = Written {
+        faults: &found.happened,
+        figures,
+    };
+    fs::write(
+        folder.join("faults.json"),
+        serde_json::to_vec_pretty(&written)?,
+    )?;
+    let mut verdict = oracle::judge(events);
+    verdict.violations.extend(found.stopped);
+    Report {
+        fault: "cluster",
+        seed,
+        cycles: options.cycles,
+        void: found.void,
+        verdict,
+    }
+    .conclude(events, folder)
+}
+
+/// Everybody who works.
+struct Load {
+    stop: watch::Sender<bool>,
+    clients: JoinSet<Result<()>>,
+}
+
+impl Load {
+    async fn start(
+        options: &Options,
+        seed: u64,
+        nodes: &Nodes,
+        history: &Arc<History>,
+    ) -> Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let mut clients = JoinSet::new();
+        for n in 0..options.queues {
+            let queue = Queue::new(n, seed, Arc::clone(history));
+            queue.prepare(&nodes.sites).await?;
+            clients.spawn(queue.clone().publish(nodes.sites.clone(), stopped.clone()));
+            clients.spawn(queue.read(nodes.sites.clone(), stopped.clone()));
+        }
+        for n in 0..options.workers {
+            let worker = Worker::new(n, options.devices, seed, Arc::clone(history));
+            clients.spawn(worker.work(nodes.sites.clone(), stopped.clone()));
+            let caller = Caller::new(n, options.devices, seed, Arc::clone(history));
+            clients.spawn(caller.work(nodes.sites.clone(), stopped.clone()));
+        }
+        Ok(Self { stop, clients })
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        while let Some(client) = self.clients.join_next().await {
+            client?.context("a client could not finish after the last fault")?;
+        }
+        Ok(())
+    }
+}
