@@ -185,6 +185,11 @@ impl Events {
         }
     }
 
+    /// The number of the event that comes next, if none is lost.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+
     /// The next event, once there is one. Cancel safe.
     pub async fn next(&mut self) -> Delivery {
         loop {

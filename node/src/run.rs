@@ -139,7 +139,7 @@ fn hash_password() -> Result<()> {
 async fn node(args: NodeArgs) -> ExitCode {
     match load(args.config.as_deref()) {
         Err(code) => code,
-        Ok(loaded) if loaded.config.listeners.is_empty() => {
+        Ok(loaded) if loaded.config.is_deaf() => {
             eprintln!("umbel: no [[listener]]: nobody could connect; see node/deploy/umbel.toml");
             ExitCode::from(USAGE)
         },

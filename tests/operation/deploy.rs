@@ -193,6 +193,7 @@ fn dashboard_and_alerts_name_only_metrics_and_labels_that_exist() {
         let may = [
             "umbel_gossip_",
             "umbel_cluster_",
+            "umbel_link_",
             "umbel_mqtt_messages_dropped",
             "umbel_http_panics",
             // Measured at checkpoints.

@@ -24,9 +24,13 @@ use crate::{
 
 mod elsewhere;
 mod refusals;
+mod relay;
 mod views;
 
+use relay::Relay;
+
 pub use elsewhere::{Elsewhere, Nowhere};
+pub use relay::Carried;
 
 /// Who publishes what comes over HTTP. A leading `$` is not allowed in ids of clients, so it is nobody else.
 const PUBLISHER: &str = "$http";
@@ -50,6 +54,7 @@ pub struct Api {
     clock: Arc<dyn Clock>,
     instruments: Instruments,
     publisher: ClientId,
+    relay: Arc<Relay>,
 }
 
 impl Api {
@@ -62,6 +67,7 @@ impl Api {
     ) -> Self {
         let publisher = ClientId::parse(PUBLISHER).expect("our own name is a client id");
         Self {
+            relay: Relay::new(clock.wall()),
             fleet,
             broker,
             clock,
@@ -335,7 +341,13 @@ impl Backend for Api {
     }
 
     fn events(&self, after: Option<u64>) -> EventStream {
-        Box::pin(stream::unfold(self.fleet.events(after), next))
+        if self.instruments.elsewhere.is_nowhere() {
+            return Box::pin(stream::unfold(self.fleet.events(after), next));
+        }
+        self.relay.events(after, || {
+            let here: EventStream = Box::pin(stream::unfold(self.fleet.events(None), next));
+            vec![here, self.instruments.elsewhere.events()]
+        })
     }
 
     fn metrics(&self) -> String {
@@ -350,4 +362,9 @@ async fn next(mut events: Events) -> Option<(Feed, Events)> {
         Delivery::Closed => return None,
     };
     Some((feed, events))
+}
+
+/// An event of the fleet, to be carried to another node.
+pub fn carried(event: &umbel_actors::FleetEvent) -> Carried {
+    Carried::from(&views::event(event))
 }

@@ -24,5 +24,5 @@ pub use axum::Router;
 
 pub use api::{openapi, router};
 pub use aws::{Access, Caller, Identify, aws_router};
-pub use backend::{Api, Elsewhere, Instruments, Nowhere};
+pub use backend::{Api, Carried, Elsewhere, Instruments, Nowhere, carried};
 pub use limits::Limits;

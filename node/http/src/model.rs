@@ -163,7 +163,8 @@ pub struct Quarantined {
 /// Something that happened to a device or application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Event {
-    /// Rises from event to event; with gaps after a restart.
+    /// Rises from event to event; with gaps after a restart. Counts on the node that is asked: on another node the same
+    /// event has another number.
     pub sequence: u64,
     /// When it happened.
     pub at: Moment,
@@ -175,7 +176,7 @@ pub struct Event {
 }
 
 /// What changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Change {
     /// Presence.

@@ -8,7 +8,7 @@ use umbel_core::policy::Policy;
 use super::{
     ConfigError,
     cluster::{self, Cluster},
-    raw::{self, Admission, Identity, ListenerKind, LogFormat, Raw},
+    raw::{self, Admission, Identity, ListenerKind, LogFormat, NodeRole, Raw},
 };
 
 /// Everything the node needs to start.
@@ -42,6 +42,13 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Apps with passwords.
     pub users: Vec<User>,
+}
+
+impl Config {
+    /// Whether clients are to connect and nowhere can.
+    pub fn is_deaf(&self) -> bool {
+        self.listeners.is_empty() && self.cluster.roles.contains(&NodeRole::Gateway)
+    }
 }
 
 /// See `[node]`.

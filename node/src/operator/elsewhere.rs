@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use umbel_actors::ports::BoxFuture;
 use umbel_core::{ids::ClientId, message::Message};
-use umbel_http::Elsewhere;
+use umbel_http::{Elsewhere, port::EventStream};
 use umbel_mqtt::broker::{ClientView, Kick, SubscriptionView};
 
 use super::{
@@ -28,6 +28,10 @@ impl Operations {
 }
 
 impl Elsewhere for Operations {
+    fn is_nowhere(&self) -> bool {
+        self.0.transport.is_none()
+    }
+
     fn clients(&self, after: Option<ClientId>, limit: usize) -> BoxFuture<'_, Vec<ClientView>> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Box::pin(async move {
@@ -69,6 +73,10 @@ impl Elsewhere for Operations {
             client: id,
             kick: how,
         }))
+    }
+
+    fn events(&self) -> EventStream {
+        super::feed::of_others(self.clone())
     }
 
     fn send_direct(&self, id: ClientId, message: Message) -> BoxFuture<'_, bool> {

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
-use umbel_actors::ports::{BoxFuture, Clock};
+use umbel_actors::{
+    Fleet,
+    ports::{BoxFuture, Clock},
+};
 use umbel_cluster::{
     Shards,
     link::{Service, Transport},
@@ -52,6 +55,7 @@ pub(crate) struct Operations(pub(crate) Arc<Parts>);
 pub(crate) struct Parts {
     pub(crate) shards: Arc<Shards>,
     pub(crate) broker: Arc<Broker>,
+    pub(crate) fleet: Fleet,
     pub(crate) nodes: Arc<dyn Nodes>,
     /// None in a cluster of one.
     pub(crate) transport: Option<Arc<dyn Transport>>,
@@ -94,6 +98,7 @@ impl Operations {
                 Answer::Done(self.0.broker.send_direct(&client, *message))
             },
             Ask::Cut(shard) => Answer::Cut(self.0.cuts.take(&self.0.shards, shard).await?),
+            Ask::Events { from } => Answer::Events(super::feed::answer(&self.0.fleet, from).await),
             Ask::Part { ticket, offset } => Answer::Part(self.0.cuts.part(ticket, offset).await?),
         })
     }
@@ -169,7 +174,8 @@ impl Operations {
                 | Answer::Subscriptions(_)
                 | Answer::Done(_)
                 | Answer::Cut(_)
-                | Answer::Part(_) => None,
+                | Answer::Part(_)
+                | Answer::Events(_) => None,
             });
         let mut reports: BTreeMap<_, _> = reports.collect();
         reports.insert(self.0.nodes.me(), self.report());

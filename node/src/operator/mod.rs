@@ -4,6 +4,7 @@
 mod alone;
 mod cuts;
 mod elsewhere;
+mod feed;
 mod gather;
 mod report;
 mod service;

@@ -13,6 +13,7 @@ use umbel_core::{
     ids::{ClientId, NodeId, ShardId},
     message::Message,
 };
+use umbel_http::Carried;
 use umbel_mqtt::broker::{ClientView, Kick, SubscriptionView};
 
 use super::{
@@ -45,6 +46,19 @@ pub(crate) enum Ask {
     Cut(ShardId),
     /// Reads on in such a snapshot.
     Part { ticket: u64, offset: u64 },
+    /// What happened to devices that it owns, from a number of its own on, or from now on. It waits a moment for
+    /// something to happen.
+    Events { from: Option<u64> },
+}
+
+/// What happened on a node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Events {
+    pub(crate) events: Vec<Carried>,
+    /// Where to go on.
+    pub(crate) next: u64,
+    /// Some were lost before these.
+    pub(crate) has_gap: bool,
 }
 
 /// Its answer, of the kind of the question.
@@ -57,6 +71,7 @@ pub(crate) enum Answer {
     Done(bool),
     Cut(Cut),
     Part(Part),
+    Events(Events),
 }
 
 /// Lets other nodes ask this one.

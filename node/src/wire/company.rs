@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
-use umbel_actors::ports::{BoxFuture, Clock};
+use umbel_actors::{
+    Fleet,
+    ports::{BoxFuture, Clock},
+};
 use umbel_cluster::{
     Owners,
     control::Kind,
@@ -16,12 +19,13 @@ use umbel_core::{
     time::Timestamp,
 };
 use umbel_http::operator::{Denied, Token};
-use umbel_mqtt::broker::{self, Broker};
+use umbel_mqtt::broker::{self, Broker, peers};
 use umbel_storage::{Ledger, memory::OneNode, nodes::Nodes};
 
 use super::{
     StartError,
     disk::{Disk, Me, end},
+    drain::{self, Drainer},
     link::{Follower, Link},
     standing::Standing,
 };
@@ -47,6 +51,7 @@ struct Linked {
     gossip: Arc<Gossip>,
     meta: Arc<Meta>,
     follower: JoinHandle<()>,
+    drainer: Option<JoinHandle<()>>,
 }
 
 impl Company {
@@ -83,7 +88,7 @@ impl Company {
             Arc::clone(&nodes),
             MetaConfig {
                 init: link.identity.init_command(&link.profile),
-                profile: link.profile,
+                profile: link.profile.clone(),
                 clock: Arc::new(move || wall.wall()),
                 fatal: Arc::new(|why: String| end(&why)),
             },
@@ -96,6 +101,8 @@ impl Company {
             transport: Arc::clone(&link.transport),
             gossip: Arc::clone(&gossip),
             identity: link.identity,
+            profile: link.profile,
+            is_introduced: false,
             data: config.node.data_dir.clone(),
             clock: Arc::clone(clock),
         };
@@ -111,6 +118,7 @@ impl Company {
                 gossip,
                 meta,
                 follower: follower.start(),
+                drainer: None,
             }),
         })
     }
@@ -148,7 +156,7 @@ impl Company {
             Some(transport) => {
                 Broker::new(config, ledger, clock, nodes, Arc::new(Brokers(transport)))
             },
-            None => Broker::alone_as(config, ledger, clock, nodes),
+            None => Broker::new(config, ledger, clock, nodes, Arc::new(peers::NoPeers)),
         }
     }
 
@@ -164,11 +172,13 @@ impl Company {
         &self,
         disk: &Disk,
         broker: &Arc<Broker>,
+        fleet: &Fleet,
         clock: &Arc<dyn Clock>,
     ) -> Operations {
         let operations = Operations(Arc::new(operator::Parts {
             shards: Arc::clone(&disk.shards),
             broker: Arc::clone(broker),
+            fleet: fleet.clone(),
             nodes: Arc::clone(&self.nodes),
             transport: self.transport(),
             council: Arc::clone(&self.council),
@@ -182,6 +192,30 @@ impl Company {
         operations
     }
 
+    /// Sends clients to other nodes as soon as an operator empties this one.
+    pub(super) fn drain_when_asked(&mut self, config: &Config, disk: &Disk, broker: &Arc<Broker>) {
+        let Some(linked) = &mut self.linked else {
+            return;
+        };
+        let drainer = Drainer {
+            meta: Arc::clone(&linked.meta),
+            nodes: Arc::clone(&self.nodes),
+            shards: Arc::clone(&disk.shards),
+            broker: Arc::clone(broker),
+            rate: config.node.drain_rate,
+        };
+        linked.drainer = Some(drainer.start());
+    }
+
+    /// Gives the shards of this node to others. Nobody else has them in a cluster of one.
+    pub(super) async fn hand_over(&self, disk: &Disk, within: Duration) {
+        if let Some(linked) = &self.linked {
+            // From here on nothing is to come back.
+            linked.meta.shutdown().await;
+            drain::hand_over(&disk.shards, &self.nodes, within).await;
+        }
+    }
+
     /// Where this node is reached by others: link and gossip.
     pub(super) fn addresses(&self) -> Option<(std::net::SocketAddr, std::net::SocketAddr)> {
         let linked = self.linked.as_ref()?;
@@ -192,6 +226,9 @@ impl Company {
     pub(super) async fn leave(self) {
         let Some(linked) = self.linked else { return };
         linked.follower.abort();
+        if let Some(drainer) = linked.drainer {
+            drainer.abort();
+        }
         linked.meta.shutdown().await;
         // The follower held it, and was just aborted.
         drop(linked.follower.await);

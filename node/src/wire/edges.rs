@@ -25,7 +25,7 @@ use umbel_mqtt::{
 
 use super::{Endpoints, StartError};
 use crate::{
-    config::{self, Config, Identity, ListenerKind},
+    config::{self, Config, Identity, ListenerKind, NodeRole},
     identity::{Doorkeeper, listener_id},
 };
 
@@ -81,9 +81,11 @@ impl Edges {
         };
         let door = Door::new(inner.broker, inner.doorkeeper);
         let edge = Edge::new(Arc::new(door), inner.clock, limits);
+        let is_gateway = config.cluster.roles.contains(&NodeRole::Gateway);
         let wanted = config
             .listeners
             .iter()
+            .filter(|_| is_gateway)
             .map(|listener| listener_config(listener, config.tls.as_ref()))
             .collect::<Result<_, _>>()?;
         let mqtt = Listeners::start(wanted, &edge)?;

@@ -19,7 +19,7 @@ use umbel_cluster::{
     meta::{ClusterIdentity, Meta},
 };
 use umbel_core::{
-    cluster::{ClusterMap, Profile, Roles},
+    cluster::{ClusterMap, Command, Profile, Roles},
     ids::NodeId,
     time::Timestamp,
 };
@@ -174,8 +174,11 @@ pub(super) struct Follower {
     pub(super) transport: Arc<TcpTransport>,
     pub(super) gossip: Arc<Gossip>,
     pub(super) identity: ClusterIdentity,
+    pub(super) profile: Profile,
     pub(super) data: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
+    /// Whether the cluster was told what this node is for.
+    pub(super) is_introduced: bool,
 }
 
 impl Follower {
@@ -213,10 +216,38 @@ impl Follower {
             .map(|(_, node)| node.profile.addresses.gossip)
             .collect();
         self.gossip.set_places(places).await;
+        self.introduce(map);
         let now = self.clock.wall();
         if self.identity.renew(map, now) {
             self.renewed(now).await;
         }
+    }
+
+    /// Roles and zone are said when a node joins; what the configuration says since then is said here.
+    fn introduce(&mut self, map: &ClusterMap) {
+        let node = self.identity.node;
+        let Some(known) = map.nodes.get(&node).filter(|_| !self.is_introduced) else {
+            return;
+        };
+        self.is_introduced = true;
+        let mut changes = Vec::new();
+        if known.profile.roles != self.profile.roles {
+            let roles = self.profile.roles;
+            changes.push(Command::SetRoles { node, roles });
+        }
+        if known.profile.zone != self.profile.zone {
+            let zone = self.profile.zone.clone();
+            changes.push(Command::SetZone { node, zone });
+        }
+        let meta = Arc::clone(&self.meta);
+        // Detached: it ends with its commands, and what fails is told again at the next start.
+        drop(tokio::spawn(async move {
+            for change in changes {
+                if let Err(error) = meta.command(change).await {
+                    tracing::warn!(%error, "the cluster does not take what this node is for");
+                }
+            }
+        }));
     }
 
     /// The identity changed: the next start needs it, and gossip its keys.

@@ -4,6 +4,7 @@
 mod backdrop;
 mod company;
 mod disk;
+mod drain;
 mod edges;
 mod groups;
 mod link;
@@ -47,6 +48,9 @@ use crate::{
 
 /// Share of the drain in which connections are sent away; the rest is for their sessions and the disk.
 const SEND_AWAY_SHARE: f64 = 0.5;
+
+/// How long shards may take to be handed over when the node ends. An election is not much slower.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
 
 /// Why a node did not start. What was opened is closed again.
 #[derive(Debug, Error)]
@@ -137,7 +141,7 @@ impl Node {
         let doorkeeper =
             Arc::new(Doorkeeper::new(config).map_err(|e| StartError::Passwords(e.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let (disk, company) = settle(config, &clock).await?;
+        let (disk, mut company) = settle(config, &clock).await?;
         let ledger = Arc::clone(&disk.shards) as Arc<dyn Ledger>;
         let broker = company.broker(broker_config(config), &ledger, &clock);
         let outbox = Arc::clone(&broker) as Arc<dyn Outbox>;
@@ -158,12 +162,14 @@ impl Node {
             fleet.recover().await;
             broker.start();
             company.serve(&broker);
+            company.drain_when_asked(config, &disk, &broker);
         }
+        let operations = company.operations(&disk, &broker, &fleet, &clock);
         let backend = Api::new(
             fleet,
             Arc::clone(&broker),
             Arc::clone(&clock),
-            backdrop.instruments(company.operations(&disk, &broker, &clock)),
+            backdrop.instruments(operations),
         );
         let inner = Inner {
             doorkeeper,
@@ -208,6 +214,11 @@ impl Node {
         self.backdrop.stop();
         self.edges
             .drain(patience.mul_f64(SEND_AWAY_SHARE), patience)
+            .await;
+        // The owners of tomorrow, before the actors of today stop: nobody waits for an election.
+        let left = patience.saturating_sub(began.elapsed());
+        self.company
+            .hand_over(&self.disk, HAND_OVER_MAX.min(left))
             .await;
         self.fleet
             .shutdown(patience.saturating_sub(began.elapsed()))

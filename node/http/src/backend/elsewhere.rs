@@ -4,10 +4,12 @@
 use umbel_core::{ids::ClientId, message::Message};
 use umbel_mqtt::broker::{ClientView, Kick, SubscriptionView};
 
-use crate::port::BoxFuture;
+use crate::port::{BoxFuture, EventStream};
 
 /// What other nodes know of sessions and connections.
 pub trait Elsewhere: Send + Sync + 'static {
+    /// Whether there is no other node and never will be.
+    fn is_nowhere(&self) -> bool;
     /// Their views of clients, up to `limit` from each node, in no order. A client whose connection is at one node and
     /// whose session is kept by another comes twice.
     fn clients(&self, after: Option<ClientId>, limit: usize) -> BoxFuture<'_, Vec<ClientView>>;
@@ -17,6 +19,8 @@ pub trait Elsewhere: Send + Sync + 'static {
     fn subscriptions(&self, id: ClientId) -> BoxFuture<'_, Option<Vec<SubscriptionView>>>;
     /// Ends a connection, wherever it is; false if nobody has it.
     fn kick(&self, id: ClientId, how: Kick) -> BoxFuture<'_, bool>;
+    /// What happens on them from now on. Ends when it is dropped.
+    fn events(&self) -> EventStream;
     /// Hands a message to a client, wherever it is connected; false if it is not.
     fn send_direct(&self, id: ClientId, message: Message) -> BoxFuture<'_, bool>;
 }
@@ -30,6 +34,10 @@ fn now<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
 }
 
 impl Elsewhere for Nowhere {
+    fn is_nowhere(&self) -> bool {
+        true
+    }
+
     fn clients(&self, _: Option<ClientId>, _: usize) -> BoxFuture<'_, Vec<ClientView>> {
         now(Vec::new())
     }
@@ -44,6 +52,10 @@ impl Elsewhere for Nowhere {
 
     fn kick(&self, _: ClientId, _: Kick) -> BoxFuture<'_, bool> {
         now(false)
+    }
+
+    fn events(&self) -> EventStream {
+        Box::pin(futures_util::stream::pending())
     }
 
     fn send_direct(&self, _: ClientId, _: Message) -> BoxFuture<'_, bool> {

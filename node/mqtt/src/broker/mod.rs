@@ -131,17 +131,7 @@ impl Broker {
     /// The broker of a node that is alone: it owns what its ledger says it owns.
     pub fn alone(config: Config, ledger: Arc<dyn Ledger>, clock: Arc<dyn Clock>) -> Arc<Self> {
         let nodes = OneNode::new(NodeId(1), Arc::clone(&ledger));
-        Self::alone_as(config, ledger, clock, Arc::new(nodes))
-    }
-
-    /// The same under a name and a life of its own.
-    pub fn alone_as(
-        config: Config,
-        ledger: Arc<dyn Ledger>,
-        clock: Arc<dyn Clock>,
-        nodes: Arc<dyn Nodes>,
-    ) -> Arc<Self> {
-        Self::new(config, ledger, clock, nodes, Arc::new(NoPeers))
+        Self::new(config, ledger, clock, Arc::new(nodes), Arc::new(NoPeers))
     }
 
     /// Gives the broker its fleet. Only the first call counts.
