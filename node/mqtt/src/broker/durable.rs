@@ -290,10 +290,16 @@ impl Broker {
             if receipt.await.is_ok() {
                 for (mailbox, sequence) in rows {
                     let mut state = mailbox.lock();
+                    let mut is_waited_for = false;
                     if let Some(outbound) = state.outbound_if_any() {
                         outbound.end_delete(*sequence);
+                        is_waited_for = outbound.waits_for_identifier();
                     }
                     state.tidy();
+                    drop(state);
+                    if is_waited_for {
+                        self.feed(mailbox);
+                    }
                 }
             } else {
                 refused.extend(

@@ -138,7 +138,7 @@ impl Outbound {
             .map_or(0, |(sequence, _)| *sequence);
         let count = rows.len() as u64;
         Self {
-            next_sequence: first.max(last + 1),
+            next_sequence: follow(last, first),
             spilled: count,
             stored_messages: count,
             stored_bytes: rows.iter().map(|(_, cost)| *cost as u64).sum(),
@@ -535,16 +535,28 @@ impl Outbound {
         is_committed && self.inflight.len() < window && self.is_distinct(sequence)
     }
 
-    /// Whether no message in flight has the packet identifier of this one. However wide the window, one that is never
-    /// acknowledged blocks the reuse of its identifier; and the numbers of two homes of a session, one after the other,
-    /// are far apart, so that their identifiers may meet.
+    /// Whether no message in flight has the packet identifier of this one, nor one of which the row is not gone for good:
+    /// after a crash, what is left of that one would be said with the same identifier. However wide the window, one
+    /// that is never acknowledged blocks the reuse of its identifier; and the numbers of two homes of a session, one
+    /// after the other, are far apart, so that their identifiers may meet.
     fn is_distinct(&self, sequence: u64) -> bool {
-        let is_near = self
-            .inflight
-            .front()
-            .is_none_or(|oldest| sequence.wrapping_sub(oldest.sequence) < IDENTIFIERS);
+        let oldest = self.inflight.front().map(|oldest| oldest.sequence);
+        let oldest = oldest
+            .into_iter()
+            .chain(self.deleting.first().copied())
+            .min();
+        let is_near = oldest.is_none_or(|oldest| sequence.wrapping_sub(oldest) < IDENTIFIERS);
         let id = packet_id(sequence);
-        is_near || self.position(id).is_none()
+        is_near
+            || self.position(id).is_none()
+                && !self.deleting.iter().any(|gone| packet_id(*gone) == id)
+    }
+
+    /// Whether the next message waits for another's row to go.
+    pub(crate) fn waits_for_identifier(&self) -> bool {
+        self.waiting
+            .front()
+            .is_some_and(|head| head.sequence > 0 && !self.is_distinct(head.sequence))
     }
 
     fn enter(&mut self, one: InFlight) {
@@ -623,6 +635,42 @@ impl Outbound {
         self.stored_bytes = self.stored_bytes.saturating_sub(cost as u64);
         if self.stored_messages == 0 {
             self.stored_bytes = 0; // rows that lost their message while nobody was connected count less
+        }
+    }
+}
+
+/// The lowest number from `first` on, and above `last`, of which the packet identifier follows that of `last`: as if there
+/// were no gap, so that identifiers of rows and of new messages do not meet before they have gone round.
+const fn follow(last: u64, first: u64) -> u64 {
+    let next = last + 1;
+    if first <= next {
+        return next;
+    }
+    let ahead = (first - next) % IDENTIFIERS;
+    if ahead == 0 {
+        first
+    } else {
+        first + (IDENTIFIERS - ahead)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_the_next_home_go_on_with_the_identifiers_of_the_last() {
+        for (last, first) in [
+            (0, 1),
+            (7, 1),
+            (7, 8),
+            (7, 9),
+            (7, 1 << 32),
+            ((1 << 32) + 5, 2 << 32),
+        ] {
+            let next = follow(last, first);
+            assert!(next > last && next >= first && next - first < IDENTIFIERS + last);
+            assert_eq!(packet_id(next), packet_id(last + 1));
         }
     }
 }

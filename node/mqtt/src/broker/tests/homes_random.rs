@@ -11,7 +11,7 @@ use umbel_storage::Reach;
 use super::{
     homes::durable,
     net::{Net, SHARDS, eventually, message},
-    world::{Client, Said},
+    world::{Client, Said, ack},
 };
 use crate::{
     close::{Close, CloseCause},
@@ -103,27 +103,7 @@ impl Reader {
         };
         let mut count = 0;
         while !said.is_empty() {
-            let answer = match said.remove(0) {
-                Said::Publish(got) if got.qos == 1 => {
-                    self.got.push((got.payload, 1));
-                    Packet::PubAck(super::world::ack(got.id))
-                },
-                Said::Publish(got) => {
-                    match self.received.get(&got.id) {
-                        Some(known) => assert_eq!(*known, got.payload, "an identifier in use"),
-                        None => {
-                            self.received.insert(got.id, got.payload.clone());
-                            self.got.push((got.payload, 2));
-                        },
-                    }
-                    Packet::PubRec(super::world::ack(got.id))
-                },
-                Said::PubRel(id, _) => {
-                    self.received.remove(&id);
-                    Packet::PubComp(super::world::ack(id))
-                },
-                other => panic!("{other:?}"),
-            };
+            let answer = self.answer_to(said.remove(0));
             if at_once >> (count % 8) & 1 == 1 {
                 said.extend(self.send(answer).await);
             } else {
@@ -135,33 +115,35 @@ impl Reader {
 
     async fn acknowledge_late(&mut self) {
         for packet in std::mem::take(&mut self.late) {
-            let said = self.send(packet).await;
-            self.again(said).await;
+            let mut said = self.send(packet).await;
+            while !said.is_empty() {
+                let answer = self.answer_to(said.remove(0));
+                said.extend(self.send(answer).await);
+            }
         }
     }
 
-    /// What was said in answer is heard like the rest.
-    async fn again(&mut self, mut said: Vec<Said>) {
-        while !said.is_empty() {
-            let answer = match said.remove(0) {
-                Said::Publish(got) if got.qos == 1 => {
-                    self.got.push((got.payload, 1));
-                    Packet::PubAck(super::world::ack(got.id))
-                },
-                Said::Publish(got) => {
-                    if !self.received.contains_key(&got.id) {
+    fn answer_to(&mut self, said: Said) -> Packet {
+        match said {
+            Said::Publish(got) if got.qos == 1 => {
+                self.got.push((got.payload, 1));
+                Packet::PubAck(ack(got.id))
+            },
+            Said::Publish(got) => {
+                match self.received.get(&got.id) {
+                    Some(known) => assert_eq!(*known, got.payload, "an identifier in use"),
+                    None => {
                         self.received.insert(got.id, got.payload.clone());
                         self.got.push((got.payload, 2));
-                    }
-                    Packet::PubRec(super::world::ack(got.id))
-                },
-                Said::PubRel(id, _) => {
-                    self.received.remove(&id);
-                    Packet::PubComp(super::world::ack(id))
-                },
-                other => panic!("{other:?}"),
-            };
-            said.extend(self.send(answer).await);
+                    },
+                }
+                Packet::PubRec(ack(got.id))
+            },
+            Said::PubRel(id, _) => {
+                self.received.remove(&id);
+                Packet::PubComp(ack(id))
+            },
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -281,7 +263,7 @@ async fn finish(net: &Net, reader: &mut Reader, sent: &[(String, u8)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_acknowledged_is_lost_and_nothing_once_comes_twice(steps in steps()) {

@@ -25,11 +25,11 @@ use umbel_storage::{
 use super::world::{Client, Hello, Port, TestClock, TestFleet, connect_to};
 use crate::{
     authenticate::Identity,
-    packet::ConnAck,
     broker::{
         Broker, Config,
         peers::{Ask, Peers, Reply, Tell},
     },
+    packet::ConnAck,
 };
 
 /// What is on a link.
