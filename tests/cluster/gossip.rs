@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use serde_json::{Value, json};
-use umbel_tests::{Cluster, Member, Plan, Session, eventually};
+use umbel_tests::{Cluster, Member, Plan, Session, compare, eventually};
 
 fn terms(cluster: &Cluster) -> Vec<(Value, Value)> {
     let shards = eventually("the shards are listed", || cluster.shards(0));
@@ -67,4 +67,36 @@ fn f29_without_gossip_nobody_loses_anything() {
         cluster.running().all(alive).then_some(())
     });
     assert_eq!(terms(&cluster), before);
+}
+
+/// What dashboard and alerts say of a cluster is what its nodes show.
+#[test]
+fn dashboard_and_alerts_fit_the_nodes_of_a_cluster() {
+    let cluster = Cluster::start();
+    cluster.node(0).updated("lamp", &json!({ "n": 1 }));
+    let (mut compared, mut unseen) = (0, None);
+    for node in cluster.running() {
+        let page = node.http("GET", "/metrics", &[], b"").unwrap().text();
+        let (more, lacks) = compare(&page);
+        compared += more;
+        unseen = Some(match unseen {
+            None => lacks,
+            Some(before) => &before & &lacks,
+        });
+    }
+    assert!(compared > 60, "{compared} matchers compared");
+    // Happens to clusters in trouble only.
+    let may = [
+        "umbel_mqtt_messages_dropped",
+        "umbel_http_panics",
+        "umbel_state_size",
+        "umbel_link_busy",
+        "umbel_link_downs",
+    ];
+    for name in unseen.unwrap() {
+        assert!(
+            may.iter().any(|prefix| name.starts_with(prefix)),
+            "{name} is on no page"
+        );
+    }
 }

@@ -10,6 +10,7 @@
 )]
 
 mod cluster;
+mod deploy;
 mod http;
 mod member;
 mod mqtt;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use cluster::{Cluster, Plan};
+pub use deploy::{compare, deploy};
 pub use http::{Answer, request};
 pub use member::Member;
 pub use mqtt::{Wire, connect_packet, framed};

@@ -34,7 +34,7 @@ const STEP: u16 = 100;
 /// The link of the first node.
 const LINK_PORT: u16 = 7400;
 /// How long a node may take to answer for the first time.
-const START_WITHIN: Duration = Duration::from_secs(60);
+const START_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long the nodes may take to end.
 const END_WITHIN: Duration = Duration::from_secs(35);
@@ -106,20 +106,27 @@ pub(super) fn ports_json(members: &[Member], ca: &Path) -> Value {
     let nodes: Vec<_> = members
         .iter()
         .map(|member| {
-            let mut node = member.written.clone();
-            node["node"] = json!(member.id);
-            node["pid"] = json!(member.pid());
-            node["config"] = json!(member.config);
-            node["log"] = json!(member.log);
-            node
+            let about = json!({
+                "node": member.id,
+                "pid": member.pid(),
+                "config": member.config,
+                "log": member.log,
+            });
+            merged(&member.written, about)
         })
         .collect();
-    let mut ports = members
-        .first()
-        .map_or(Value::Null, |first| first.written.clone());
-    ports["ca"] = json!(ca);
-    ports["nodes"] = json!(nodes);
-    ports
+    let first = members.first();
+    let first = first.map_or(Value::Null, |first| first.written.clone());
+    merged(&first, json!({ "ca": ca, "nodes": nodes }))
+}
+
+/// The members of both.
+fn merged(one: &Value, other: Value) -> Value {
+    let mut all = one.as_object().cloned().unwrap_or_default();
+    if let Value::Object(other) = other {
+        all.extend(other);
+    }
+    Value::Object(all)
 }
 
 /// Ends every node that still runs, and waits.
@@ -256,11 +263,16 @@ async fn token(first: &Member) -> Result<String> {
         let body = Some(json!({}));
         let path = ["api", "v1", "cluster", "tokens"];
         match client.send(Method::POST, &path, &[], body, None).await {
-            Ok(made) => return Ok(made["token"].as_str().unwrap_or_default().to_owned()),
+            Ok(made) => return Ok(text(&made, "token")),
             Err(error) if began.elapsed() > START_WITHIN => return Err(error.into()),
             Err(_not_yet) => sleep(LOOK_EVERY).await,
         }
     }
+}
+
+fn text(value: &Value, name: &str) -> String {
+    let text = value.get(name).and_then(Value::as_str);
+    text.unwrap_or_default().to_owned()
 }
 
 /// Waits until a node is ready.

@@ -175,22 +175,20 @@ pub async fn cluster(
 
 /// Where the nodes are, and which one to kill to see the others go on.
 async fn many_welcome(members: &[many::Member], devices: usize) -> String {
-    let mut text = format!(
-        "\nUmbel is ready: {} nodes are one broker.\n\n",
-        members.len()
-    );
-    for member in members {
-        text.push_str(&format!(
-            "  node {}   MQTT {}   API http://{}   pid {}   {}\n",
+    let line = |member: &many::Member| {
+        format!(
+            "  node {}   MQTT {}   API http://{}   pid {}   {}",
             member.id,
             member.at.mqtt,
             member.at.http,
             member.pid(),
             member.log.display()
-        ));
-    }
+        )
+    };
+    let lines: Vec<_> = members.iter().map(line).collect();
+    let (count, lines) = (members.len(), lines.join("\n"));
     let Some((first, last)) = members.first().zip(members.last()) else {
-        return text;
+        return lines;
     };
     let nodes = match first.client() {
         Ok(client) => client
@@ -199,16 +197,16 @@ async fn many_welcome(members: &[many::Member], devices: usize) -> String {
             .ok(),
         Err(_) => None,
     };
-    if let Some(nodes) = nodes {
-        text.push_str(&format!("\n  {}\n", watch::owners(&nodes)));
-    }
+    let owners = nodes.map(|nodes| watch::owners(&nodes)).unwrap_or_default();
     let thing = if devices > 0 {
         simulate::name(1)
     } else {
         "kettle".to_owned()
     };
-    text.push_str(&format!(
-        "\nSee it:\n\
+    format!(
+        "\nUmbel is ready: {count} nodes are one broker.\n\n{lines}\n\n\
+         \x20 {owners}\n\n\
+         See it:\n\
          \x20 umbel ctl --server http://{http} nodes --watch\n\
          \x20 mosquitto_sub -h 127.0.0.1 -p {one} -t '$aws/things/{thing}/shadow/update/#' -v\n\
          \x20 mosquitto_pub -h 127.0.0.1 -p {other} -t '$aws/things/{thing}/shadow/update' -m '{{\"state\":{{\"desired\":{{\"interval\":5}}}}}}'\n\n\
@@ -219,6 +217,5 @@ async fn many_welcome(members: &[many::Member], devices: usize) -> String {
         other = last.at.mqtt.port(),
         id = last.id,
         pid = last.pid(),
-    ));
-    text
+    )
 }

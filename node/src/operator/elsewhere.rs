@@ -35,36 +35,36 @@ impl Elsewhere for Operations {
     fn clients(&self, after: Option<ClientId>, limit: usize) -> BoxFuture<'_, Vec<ClientView>> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         Box::pin(async move {
-            let answers = self.asked(Ask::Clients { after, limit }).await;
-            answers
-                .filter_map(|answer| match answer {
-                    Answer::Clients(views) => Some(views),
-                    _ => None,
-                })
-                .flatten()
-                .collect()
+            let mut all = Vec::new();
+            for answer in self.asked(Ask::Clients { after, limit }).await {
+                if let Answer::Clients(views) = answer {
+                    all.extend(views);
+                }
+            }
+            all
         })
     }
 
     fn client(&self, id: ClientId) -> BoxFuture<'_, Vec<ClientView>> {
         Box::pin(async move {
-            let answers = self.asked(Ask::Client(id)).await;
-            answers
-                .filter_map(|answer| match answer {
-                    Answer::Client(view) => view,
-                    _ => None,
-                })
-                .collect()
+            let mut all = Vec::new();
+            for answer in self.asked(Ask::Client(id)).await {
+                if let Answer::Client(view) = answer {
+                    all.extend(view);
+                }
+            }
+            all
         })
     }
 
     fn subscriptions(&self, id: ClientId) -> BoxFuture<'_, Option<Vec<SubscriptionView>>> {
         Box::pin(async move {
-            let mut answers = self.asked(Ask::Subscriptions(id)).await;
-            answers.find_map(|answer| match answer {
-                Answer::Subscriptions(found) => found,
-                _ => None,
-            })
+            for answer in self.asked(Ask::Subscriptions(id)).await {
+                if let Answer::Subscriptions(Some(found)) = answer {
+                    return Some(found);
+                }
+            }
+            None
         })
     }
 

@@ -37,18 +37,18 @@ const WAITING_MAX: usize = 1024;
 pub(super) async fn answer(fleet: &Fleet, from: Option<u64>) -> Events {
     let mut feed = fleet.events(from.map(|next| next.saturating_sub(1)));
     let mut answer = Events {
-        events: Vec::new(),
+        told: Vec::new(),
         next: feed.position(),
         has_gap: false,
     };
     let mut patience = QUIET_MAX;
-    while answer.events.len() < EVENTS_MAX {
+    while answer.told.len() < EVENTS_MAX {
         match timeout(patience, feed.next()).await {
-            Ok(Delivery::Event(event)) => answer.events.push(carried(&event)),
+            Ok(Delivery::Event(event)) => answer.told.push(carried(&event)),
             Ok(Delivery::Lagged { .. }) => {
                 answer.has_gap = true;
                 // Those before the gap are told first; there are none in an answer that begins with it.
-                answer.events.clear();
+                answer.told.clear();
             },
             Ok(Delivery::Closed) | Err(_) => break,
         }
@@ -112,7 +112,7 @@ async fn follow(operations: Operations, node: NodeId, sender: mpsc::Sender<Feed>
         };
         from = Some(answer.next);
         let gap = answer.has_gap.then_some(Feed::Lagged { next: answer.next });
-        let events = answer.events.into_iter().filter_map(|event| event.event(0));
+        let events = answer.told.into_iter().filter_map(|event| event.event(0));
         for feed in gap.into_iter().chain(events.map(Feed::Event)) {
             if sender.send(feed).await.is_err() {
                 return;

@@ -54,7 +54,7 @@ pub(crate) enum Ask {
 /// What happened on a node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Events {
-    pub(crate) events: Vec<Carried>,
+    pub(crate) told: Vec<Carried>,
     /// Where to go on.
     pub(crate) next: u64,
     /// Some were lost before these.

@@ -268,6 +268,7 @@ impl Council for OfMeta {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` wants")]
 fn denied(error: MetaError) -> Denied {
     let why = error.to_string();
     match error {

@@ -29,6 +29,12 @@ const SHARDS_FIRST_MAX: Duration = Duration::from_mins(2);
 /// Shards handed over at the same time: each costs its clients a moment.
 const TRANSFERS: usize = 8;
 
+/// Another node that takes clients.
+struct Gateway {
+    /// Where to point them to, if it has told.
+    address: Option<String>,
+}
+
 /// Sends clients to other nodes when an operator empties this one.
 pub(super) struct Drainer {
     pub(super) meta: Arc<Meta>,
@@ -72,8 +78,8 @@ impl Drainer {
             tracing::warn!("the shards of this node do not move; its clients go all the same");
         }
         while still() {
-            if let Some(reference) = self.another_gateway() {
-                let sent = self.broker.hand_over(self.rate, reference).await;
+            if let Some(gateway) = self.another_gateway() {
+                let sent = self.broker.hand_over(self.rate, gateway.address).await;
                 if sent > 0 {
                     tracing::info!(sent, "clients were sent to other nodes");
                 }
@@ -89,8 +95,8 @@ impl Drainer {
             .any(|shard| *shard != ShardId::META)
     }
 
-    /// Where clients can go: `None` if nowhere, else the address to point them to, if that node has told one.
-    fn another_gateway(&self) -> Option<Option<String>> {
+    /// Where clients can go, if anywhere.
+    fn another_gateway(&self) -> Option<Gateway> {
         let map = self.meta.map();
         let peers = self.nodes.peers().into_iter();
         let reached: BTreeSet<NodeId> = peers
@@ -107,7 +113,7 @@ impl Drainer {
         let told = gateways
             .iter()
             .find_map(|(_, node)| node.profile.addresses.client.clone());
-        (!gateways.is_empty()).then_some(told)
+        (!gateways.is_empty()).then_some(Gateway { address: told })
     }
 }
 

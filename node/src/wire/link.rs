@@ -37,7 +37,6 @@ const GATEWAY: u8 = 4;
 pub(super) struct Link {
     pub(super) identity: ClusterIdentity,
     pub(super) profile: Profile,
-    pub(super) boot: Boot,
     pub(super) transport: Arc<TcpTransport>,
     pub(super) control: Arc<Control>,
     pub(super) gossip: Gossip,
@@ -83,7 +82,6 @@ impl Link {
         Ok(Self {
             identity,
             profile,
-            boot,
             control: Control::start(transport.as_ref()),
             transport,
             gossip,
@@ -269,7 +267,7 @@ impl Follower {
 async fn turned(flag: &mut watch::Receiver<bool>) {
     if flag.wait_for(|flag| *flag).await.is_err() {
         // The transport is gone, and so will this task be.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -190,11 +190,11 @@ mod tests {
             .collect()
     }
 
-    fn owned_by(node: u64) -> Option<Owner> {
-        Some(Owner {
+    fn owned_by(node: u64) -> Owner {
+        Owner {
             node: NodeId(node),
             term: Term(1),
-        })
+        }
     }
 
     fn peer(nodes: &MemoryNodes, reach: Reach) {
@@ -211,11 +211,11 @@ mod tests {
         let standing = standing(&nodes);
         assert_eq!(failing(&standing), ["shards", "quorum"]);
         peer(&nodes, Reach::Connected);
-        nodes.set_owner(ShardId::META, owned_by(2));
-        nodes.set_owner(ShardId(0), owned_by(1));
-        nodes.set_owner(ShardId(1), owned_by(2));
+        nodes.set_owner(ShardId::META, Some(owned_by(2)));
+        nodes.set_owner(ShardId(0), Some(owned_by(1)));
+        nodes.set_owner(ShardId(1), Some(owned_by(2)));
         assert_eq!(failing(&standing), ["shards"]);
-        nodes.set_owner(ShardId(2), owned_by(2));
+        nodes.set_owner(ShardId(2), Some(owned_by(2)));
         assert!(failing(&standing).is_empty());
         peer(&nodes, Reach::Unreachable);
         assert_eq!(failing(&standing), ["shards", "quorum"]);
@@ -230,7 +230,7 @@ mod tests {
         };
         assert_eq!(failing(&standing), ["shards"]);
         for shard in 0..SHARDS {
-            nodes.set_owner(ShardId(shard), owned_by(1));
+            nodes.set_owner(ShardId(shard), Some(owned_by(1)));
         }
         assert!(failing(&standing).is_empty());
     }

@@ -252,14 +252,11 @@ mod tests {
         }
     }
 
-    fn source() -> (mpsc::UnboundedSender<Feed>, EventStream) {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let stream = stream::unfold(
-            receiver,
-            async |mut receiver: mpsc::UnboundedReceiver<_>| {
-                receiver.recv().await.map(|feed| (feed, receiver))
-            },
-        );
+    fn source() -> (mpsc::Sender<Feed>, EventStream) {
+        let (sender, receiver) = mpsc::channel(8);
+        let stream = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {
+            receiver.recv().await.map(|feed| (feed, receiver))
+        });
         (sender, Box::pin(stream))
     }
 
@@ -275,12 +272,12 @@ mod tests {
         let relay = Relay::new(NOW);
         let ((here, one), (there, other)) = (source(), source());
         let mut events = relay.events(None, || vec![one, other]);
-        here.send(Feed::Event(event("a"))).expect("heard");
+        here.try_send(Feed::Event(event("a"))).expect("heard");
         let (first, client) = told(events.next().await);
         assert_eq!(client, "a");
-        there.send(Feed::Event(event("b"))).expect("heard");
+        there.try_send(Feed::Event(event("b"))).expect("heard");
         assert_eq!(told(events.next().await), (first + 1, "b".to_owned()));
-        there.send(Feed::Lagged { next: 0 }).expect("heard");
+        there.try_send(Feed::Lagged { next: 0 }).expect("heard");
         assert_eq!(told(events.next().await).1, "lagged");
         // A reader that comes back goes on where it was.
         let mut again = relay.events(Some(first), Vec::new);
@@ -299,13 +296,13 @@ mod tests {
         let events = relay.events(None, || vec![one]);
         drop(events);
         sleep(LINGER / 2).await;
-        assert!(here.send(Feed::Event(event("a"))).is_ok(), "still read");
+        assert!(here.try_send(Feed::Event(event("a"))).is_ok(), "still read");
         sleep(LINGER * 2).await;
         assert!(here.is_closed());
         let (there, other) = source();
         let mut back = relay.events(Some(NOW.millis() * 1000), || vec![other]);
         assert_eq!(told(back.next().await).1, "lagged");
-        there.send(Feed::Event(event("b"))).expect("heard");
+        there.try_send(Feed::Event(event("b"))).expect("heard");
         assert_eq!(told(back.next().await).1, "b");
     }
 
