@@ -153,6 +153,11 @@ impl Broker {
         &self.config
     }
 
+    /// Whether there are no other nodes for clients to go to.
+    pub(crate) const fn is_alone(&self) -> bool {
+        self.routes.is_none()
+    }
+
     pub(crate) const fn meters(&self) -> &metrics::Meters {
         &self.meters
     }

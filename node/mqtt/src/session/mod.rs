@@ -187,7 +187,9 @@ impl Session {
             return None; // the fleet knows: it opened the newer one, or ended the session
         }
         let client = self.mailbox.client().clone();
-        if close.cause == CloseCause::Moved {
+        // a node that stops among others sends its clients to them
+        let is_shutdown = close.cause == CloseCause::ServerShutdown && !self.broker.is_alone();
+        if close.cause == CloseCause::Moved || is_shutdown {
             return Some(self.broker.fleet_moved(client, self.epoch));
         }
         let reason = match (close.cause, self.farewell.prevent_will) {

@@ -280,3 +280,116 @@ async fn a_far_home_bounds_subscriptions_and_queued_messages() {
         ["0", "1", "2", "3", "4"]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_a_drained_node_are_sent_away_at_a_rate_and_find_their_sessions_elsewhere() {
+    let net = Net::new(2).await;
+    let mut clients = Vec::new();
+    for (number, version) in [V5, V3, V5, V5, V3, V5].into_iter().enumerate() {
+        let reader = hello(&format!("reader{number}"), version).persistent();
+        let mut client = net.connect(1, reader).await;
+        subscribe(&mut client, "a", Qos::AtLeastOnce).await;
+        clients.push(client);
+    }
+    let broker = std::sync::Arc::clone(net.broker(1));
+    let drain = tokio::spawn(async move {
+        let began = tokio::time::Instant::now();
+        let sent = broker.hand_over(20, Some("other:1883".to_owned())).await;
+        (sent, began.elapsed())
+    });
+    for mut client in clients {
+        let mut close = None;
+        eventually("it is sent away", || {
+            close = client.try_hear().err();
+            close.is_some()
+        })
+        .await;
+        let close = close.expect("sent away");
+        assert_eq!(
+            (close.reason, close.cause),
+            (ReasonCode::UseAnotherServer, CloseCause::Moved)
+        );
+        let session = client.session.take().expect("connected");
+        assert_eq!(session.server_reference().as_deref(), Some("other:1883"));
+        session.close(close).await;
+    }
+    let (sent, took) = drain.await.expect("drained");
+    assert_eq!(sent, 6);
+    assert!(took >= std::time::Duration::from_millis(200), "{took:?}");
+    assert_eq!(net.broker(1).totals().connected, 0);
+    let mut writer = net.connect(2, hello("writer", V5)).await;
+    publish(&mut writer, "a", "x", Qos::AtLeastOnce).await;
+    for number in 0..6 {
+        let mut back = net.connect(2, durable(&format!("reader{number}"))).await;
+        assert!(back.answer.session_present);
+        assert_eq!(payloads(&take(&mut back, 1).await), ["x"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_owner_answers_come_soon_and_say_no() {
+    let net = Net::new(3).await;
+    let name = net.name_at(2, "reader");
+    let mut reader = net.connect(1, durable(&name)).await;
+    subscribe(&mut reader, "a", Qos::AtLeastOnce).await;
+    net.break_link(1, 2, umbel_storage::Reach::Unreachable);
+    let began = tokio::time::Instant::now();
+    assert!(reader.subscribe("b", Qos::AtLeastOnce).is_empty());
+    let said = heard(&mut reader, 1).await;
+    assert!(
+        matches!(&said[..], [Said::SubAck(_, codes)] if codes == &[0x83]),
+        "{said:?}"
+    );
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    let other = net.name_at(2, "other");
+    let refused = net.try_connect(1, durable(&other)).await.err();
+    assert_eq!(
+        refused.map(|refused| refused.reason),
+        Some(ReasonCode::ServerUnavailable)
+    );
+    assert!(began.elapsed() < std::time::Duration::from_secs(10));
+    assert!(
+        net.broker(1)
+            .client(&umbel_core::ids::ClientId::parse(&other).expect("valid"))
+            .is_none()
+    );
+    // what it publishes goes on, and deliveries come when the way is there again
+    publish(&mut reader, "x", "to nobody", Qos::AtMostOnce).await;
+    net.heal(1, 2);
+    let mut writer = net.connect(2, hello("writer", V5)).await;
+    publish(&mut writer, "a", "again", Qos::AtLeastOnce).await;
+    assert_eq!(payloads(&take(&mut reader, 1).await), ["again"]);
+}
+
+#[tokio::test]
+async fn many_that_come_back_at_once_to_all_nodes_get_their_messages() {
+    let net = std::sync::Arc::new(Net::new(3).await);
+    let mut clients = Vec::new();
+    for number in 0..60 {
+        let mut client = net.connect(1, durable(&format!("reader{number}"))).await;
+        subscribe(&mut client, "a", Qos::ExactlyOnce).await;
+        clients.push(client);
+    }
+    let mut writer = net.connect(3, hello("writer", V5)).await;
+    publish(&mut writer, "a", "one", Qos::ExactlyOnce).await;
+    // the older connections are still there: each is taken over
+    let storm = (0..60).map(|number| {
+        let net = std::sync::Arc::clone(&net);
+        async move {
+            let node = number % 3 + 1;
+            let mut back = net.connect(node, durable(&format!("reader{number}"))).await;
+            assert!(back.answer.session_present);
+            payloads(&take(&mut back, 1).await)
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        }
+    });
+    for got in futures_util::future::join_all(storm).await {
+        assert_eq!(got, ["one"]);
+    }
+    for mut client in clients {
+        eventually("the older one ends", || client.try_hear().is_err()).await;
+        client.lose().await;
+    }
+}
