@@ -239,6 +239,7 @@ impl From<Refused> for FleetError {
             | Refused::Stopping
             | Refused::Unreadable
             | Refused::Unknown
+            | Refused::Unavailable
             | Refused::TooLarge => Self::Unavailable,
         }
     }
