@@ -3,6 +3,7 @@
 mod answer;
 mod elect;
 mod members;
+mod snapshots;
 mod transfer;
 
 use std::{
@@ -28,7 +29,7 @@ use tokio::{
 use umbel_core::ids::{ShardId, Term};
 use umbel_storage::{
     Refusal,
-    log::{GroupId, GroupLog, Meta},
+    log::{GroupId, GroupLog},
     state::State,
 };
 
@@ -45,15 +46,12 @@ use crate::{
         mux::Mux,
         network::Network,
         recent::Common,
-        recover::{self, Checkpoint, Received},
+        recover::{self, Received},
         state_machine::StateMachine,
         types::{self, Payload, Types, Verdict},
     },
     status::Role,
 };
-
-/// How long openraft may take to learn of a snapshot; the next one purges what this one could not.
-const PURGE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a group is made of.
 #[derive(Clone)]
@@ -134,14 +132,23 @@ impl Group {
         } = parts;
         let node = config.node.0;
         let id = GroupId(u64::from(shard.0));
-        let (store, machine, had_leader, sole_voter) = {
-            let (log, state) = (Arc::clone(&log), Arc::clone(&state));
-            let with_peers = mux.is_some();
-            let opening = move || open(shard, node, &log, state, fatal, with_peers, told);
-            tokio::task::spawn_blocking(opening)
-                .await
-                .map_err(|error| Damage::new(format!("recovery ended: {error}")))??
+        let opening = Opening {
+            shard,
+            node,
+            log: Arc::clone(&log),
+            state,
+            fatal,
+            with_peers: mux.is_some(),
+            told,
         };
+        let Opened {
+            store,
+            machine,
+            had_leader,
+            sole_voter,
+        } = tokio::task::spawn_blocking(move || opening.open())
+            .await
+            .map_err(|error| Damage::new(format!("recovery ended: {error}")))??;
         let machine = Arc::new(machine);
         let common = store.common();
         let lease = Arc::new(Lease::new(node, config.lease()));
@@ -160,11 +167,8 @@ impl Group {
         .await
         .map_err(|error| stopped(&machine, &error))?;
         let server = raft.server_metrics();
-        let promised = if had_leader && !sole_voter {
-            Moment::now().plus(config.election_max)
-        } else {
-            Moment::default()
-        };
+        let restrained = had_leader && !sole_voter;
+        let promised = restrained.then(|| Moment::now().plus(config.election_max));
         let mut group = Self {
             node,
             id,
@@ -177,7 +181,7 @@ impl Group {
             config,
             lease,
             mux,
-            timers: Mutex::new(elect::Timers::new(promised)),
+            timers: Mutex::new(elect::Timers::new(promised.unwrap_or_default())),
             campaigning: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
             writing: AsyncMutex::new(()),
@@ -190,14 +194,14 @@ impl Group {
 
     /// Makes a new group, or lets an only voter take office without waiting for a timer.
     async fn rise(&mut self, begin: Begin) -> Result<(), Damage> {
-        let begun = self
+        let initialized = self
             .raft
             .is_initialized()
             .await
             .map_err(|error| stopped(&self.machine, &error))?;
-        let risen = if !begun && begin == Begin::Waiting {
+        let risen = if !initialized && begin == Begin::Waiting {
             Ok(())
-        } else if !begun {
+        } else if !initialized {
             // A crash on the way is harmless: entry 0 says who votes, and the next start goes on from there.
             self.alone = true;
             let members = BTreeSet::from([self.node]);
@@ -307,89 +311,6 @@ impl Group {
         }
     }
 
-    /// Takes a snapshot, remembers durably how far the state is, and lets openraft purge the log, except for a tail for
-    /// peers that are a little late; `all` leaves hardly any.
-    pub(crate) async fn snapshot(&self, all: bool) -> Result<(), Damage> {
-        let tail = self.tail(all);
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Damage::new(format!("{what} of shard {}: {error}", self.id))
-        };
-        let mark = self
-            .machine
-            .take_snapshot()
-            .await
-            .map_err(|error| failed("snapshot", &error))?;
-        let mark = Checkpoint::of(&mark)
-            .encode()
-            .map_err(|error| failed("mark", &error))?;
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.log.set_meta(
-            self.id,
-            Meta::Checkpoint,
-            mark.into(),
-            Box::new(move |outcome| drop(sender.send(outcome))),
-        );
-        match receiver.await {
-            Ok(Ok(())) => {},
-            Ok(Err(error)) => return Err(failed("checkpoint mark", &error)),
-            Err(error) => return Err(failed("checkpoint mark", &error)),
-        }
-        self.machine.prepare();
-        self.raft
-            .trigger()
-            .snapshot()
-            .await
-            .map_err(|error| stopped(&self.machine, &error))?;
-        match tail {
-            Some(tail) => self.purge_but(tail).await,
-            None => Ok(()),
-        }
-    }
-
-    /// How many entries to keep, if fewer than openraft keeps by itself.
-    fn tail(&self, all: bool) -> Option<u64> {
-        let policy = self.config.snapshots;
-        self.mux.as_ref()?;
-        if all {
-            return Some(policy.tail_entries);
-        }
-        let progress = self.machine.progress();
-        let entries = progress
-            .applied
-            .saturating_sub(progress.snapshot.unwrap_or(0));
-        let each = progress.fresh_bytes / entries.max(1);
-        let tail = policy.peer_tail_bytes.checked_div(each)?;
-        (tail < policy.peer_tail_entries).then_some(tail.max(policy.tail_entries))
-    }
-
-    /// Purges up to the snapshot that openraft is about to learn of, but for so many entries.
-    async fn purge_but(&self, tail: u64) -> Result<(), Damage> {
-        let Some(at) = self.machine.progress().snapshot else {
-            return Ok(());
-        };
-        let mut data = self.raft.data_metrics();
-        let known = data.wait_for(|data| data.snapshot.is_some_and(|id| id.index >= at));
-        if timeout(PURGE_WITHIN, known).await.is_err() {
-            return Ok(());
-        }
-        let Some(upto) = at.checked_sub(tail) else {
-            return Ok(());
-        };
-        self.raft
-            .trigger()
-            .purge_log(upto)
-            .await
-            .map_err(|error| stopped(&self.machine, &error))
-    }
-
-    /// A fresh, durable copy of the rows. openraft is not told: what it has purged stays as it was.
-    pub(crate) async fn cut(&self) -> Result<umbel_storage::snapshot::Snapshot, Damage> {
-        let taken = self.machine.take_snapshot().await;
-        taken.map_err(|error| Damage::new(format!("snapshot of shard {}: {error}", self.id)))?;
-        let latest = self.machine.latest_snapshot();
-        latest.ok_or_else(|| Damage::new("the snapshot is gone".to_owned()))
-    }
-
     /// What this node is in the group.
     pub(crate) fn role(&self) -> Role {
         let state = self.server.borrow().state;
@@ -432,39 +353,69 @@ impl Group {
     }
 }
 
-fn open(
+/// What is looked at before a group starts.
+struct Opening {
     shard: ShardId,
     node: u64,
-    log: &Arc<dyn GroupLog>,
+    log: Arc<dyn GroupLog>,
     state: Arc<dyn State>,
     fatal: Fatal,
     with_peers: bool,
     told: watch::Sender<u64>,
-) -> Result<(LogStore, Machine, bool, bool), Damage> {
-    let id = GroupId(u64::from(shard.0));
-    let mut store = LogStore::open(id, node, Arc::clone(log), Arc::clone(&fatal))?;
-    if with_peers {
-        match recover::finish_install(shard, state.as_ref(), log.as_ref(), &store)? {
-            Received::Settled => {},
-            Received::Committed(id) => store.trust_upto(id),
-            Received::Installed => store = LogStore::open(id, node, Arc::clone(log), fatal)?,
+}
+
+/// What was found.
+struct Opened {
+    store: LogStore,
+    machine: Machine,
+    /// Whether the group ever had a leader, as far as this node knows.
+    had_leader: bool,
+    sole_voter: bool,
+}
+
+impl Opening {
+    /// Blocks: reads records, and restores a snapshot where that is needed.
+    fn open(self) -> Result<Opened, Damage> {
+        let mut store = self.log_store()?;
+        let (shard, state, log) = (self.shard, self.state.as_ref(), self.log.as_ref());
+        if self.with_peers {
+            match recover::finish_install(shard, state, log, &store)? {
+                Received::Settled => {},
+                Received::Committed(id) => store.trust_upto(id),
+                Received::Installed => store = self.log_store()?,
+            }
         }
+        let recovered = recover::recover(shard, state, log, &store)?;
+        let sole_voter =
+            recover::sole_voter(self.node, &recovered.applied, &store, self.with_peers)?;
+        if sole_voter {
+            store.trust_whole_log();
+        }
+        let machine = Machine::new(
+            shard,
+            self.state,
+            store.common(),
+            recovered.applied,
+            recovered.snapshot,
+            self.told,
+        )?;
+        Ok(Opened {
+            had_leader: store.stored_vote()?.is_some(),
+            store,
+            machine,
+            sole_voter,
+        })
     }
-    let recovered = recover::recover(shard, state.as_ref(), log.as_ref(), &store)?;
-    let sole_voter = recover::sole_voter(node, &recovered.applied, &store, with_peers)?;
-    if sole_voter {
-        store.trust_whole_log();
+
+    fn log_store(&self) -> Result<LogStore, Damage> {
+        let id = GroupId(u64::from(self.shard.0));
+        LogStore::open(
+            id,
+            self.node,
+            Arc::clone(&self.log),
+            Arc::clone(&self.fatal),
+        )
     }
-    let machine = Machine::new(
-        shard,
-        state,
-        store.common(),
-        recovered.applied,
-        recovered.snapshot,
-        told,
-    )?;
-    let had_leader = store.stored_vote()?.is_some();
-    Ok((store, machine, had_leader, sole_voter))
 }
 
 /// Where there are peers, elections and heartbeats are ours ([`elect`]): openraft 0.9 draws its election timeout once for

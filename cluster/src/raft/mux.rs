@@ -238,7 +238,7 @@ impl Mux {
             return;
         };
         drop(all);
-        let answer = wire::decode::<Answer>(body).map_err(|_| Lost::Misfit);
+        let answer = wire::decode::<Answer>(body).map_err(|_unknown| Lost::Misfit);
         let taken = matches!(
             answer,
             Ok(Answer::Append(

@@ -112,10 +112,10 @@ impl RaftNetwork<Types> for Peer {
         let ask = Append::of(&request)
             .map(Ask::Append)
             .map_err(|error| NetworkError::new(&fmt_error(error)))?;
-        match self.ask(&ask, credit, &option).await? {
-            Answer::Append(appended) => Ok(appended.into()),
-            _ => Err(failed(Lost::Misfit)),
-        }
+        let Answer::Append(appended) = self.ask(&ask, credit, &option).await? else {
+            return Err(failed(Lost::Misfit));
+        };
+        Ok(appended.into())
     }
 
     async fn vote(
@@ -127,18 +127,19 @@ impl RaftNetwork<Types> for Peer {
             vote: request.vote.into(),
             last: request.last_log_id.map(Place::from),
         };
-        match self.ask(&ask, None, &option).await? {
-            Answer::Vote {
-                vote,
-                granted,
-                last,
-            } => Ok(VoteResponse::new(
-                Vote::from(vote),
-                last.map(Id::from),
-                granted,
-            )),
-            _ => Err(failed(Lost::Misfit)),
-        }
+        let Answer::Vote {
+            vote,
+            granted,
+            last,
+        } = self.ask(&ask, None, &option).await?
+        else {
+            return Err(failed(Lost::Misfit));
+        };
+        Ok(VoteResponse::new(
+            Vote::from(vote),
+            last.map(Id::from),
+            granted,
+        ))
     }
 
     async fn full_snapshot(

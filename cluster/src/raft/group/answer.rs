@@ -35,20 +35,16 @@ impl Group {
             },
         };
         let elections = self.elections();
-        match self.raft.append_entries(request).await {
-            Ok(response) => {
-                let answer = Appended::from(response);
-                let refused = matches!(answer, Appended::HigherVote(_));
-                if refused || self.heard(leader.leader_id, elections) {
-                    Answer::Append(answer)
-                } else {
-                    Answer::NotUnderstood
-                }
-            },
-            Err(_) => {
-                self.notice_end();
-                Answer::NoGroup
-            },
+        let Ok(response) = self.raft.append_entries(request).await else {
+            self.notice_end();
+            return Answer::NoGroup;
+        };
+        let answer = Appended::from(response);
+        let refused = matches!(answer, Appended::HigherVote(_));
+        if refused || self.heard(leader.leader_id, elections) {
+            Answer::Append(answer)
+        } else {
+            Answer::NotUnderstood
         }
     }
 
@@ -79,22 +75,17 @@ impl Group {
         let request = rpc::vote_request(vote, last);
         let candidate = request.vote.leader_id;
         let outcome = self.raft.vote(request).await;
-        let answer = match &outcome {
-            Ok(response) => {
-                if response.vote_granted {
-                    // Every leadership before that one is over here, also where openraft has not said so yet.
-                    self.lease.yielded(before(candidate));
-                    self.timers.lock().released(before(candidate));
-                }
-                rpc::vote_answer(response)
-            },
-            Err(_) => {
-                self.notice_end();
-                Answer::NoGroup
-            },
+        let Ok(response) = outcome else {
+            self.notice_end();
+            return Answer::NoGroup;
         };
+        if response.vote_granted {
+            // Every leadership before that one is over here, also where openraft has not said so yet.
+            self.lease.yielded(before(candidate));
+            self.timers.lock().released(before(candidate));
+        }
         drop(deciding);
-        answer
+        rpc::vote_answer(&response)
     }
 
     fn would_vote(&self, last: Option<Place>) -> Answer {

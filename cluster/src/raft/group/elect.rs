@@ -291,14 +291,11 @@ impl Group {
             });
         }
         while let Some(answered) = asked.join_next().await {
-            match answered {
-                Ok((voter, Ok(Answer::WouldVote { yes: true, .. }))) => {
-                    yes.insert(voter);
-                    if is_quorum(&members, &yes) {
-                        return true;
-                    }
-                },
-                Ok(_) | Err(_) => {},
+            if let Ok((voter, Ok(Answer::WouldVote { yes: true, .. }))) = answered {
+                yes.insert(voter);
+                if is_quorum(&members, &yes) {
+                    return true;
+                }
             }
         }
         false

@@ -139,7 +139,10 @@ impl Group {
         voters: &BTreeSet<NodeId>,
         learners: &BTreeSet<NodeId>,
     ) -> Result<Changed, ChangeError> {
-        let _only = self.changing.try_lock().map_err(|_| ChangeError::Busy)?;
+        let _only = self
+            .changing
+            .try_lock()
+            .map_err(|_held| ChangeError::Busy)?;
         if voters.is_empty() {
             return Err(ChangeError::Unsafe("nobody would vote"));
         }
@@ -213,7 +216,7 @@ impl Group {
         let heir = staying
             .iter()
             .find(|node| now.caught_up.contains(node))
-            .or(staying.first());
+            .or_else(|| staying.first());
         if let Some(heir) = heir {
             self.hand_over(*heir).await?;
             return Err(ChangeError::NotLeader(Some(*heir)));
@@ -255,7 +258,7 @@ impl Group {
         let changing = self.raft.change_membership(change, true);
         let outcome: Result<ClientWriteResponse<Types>, _> = timeout(within, changing)
             .await
-            .map_err(|_| ChangeError::Busy)?;
+            .map_err(|_late| ChangeError::Busy)?;
         let index = match outcome {
             Ok(response) => response.log_id.index,
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
