@@ -144,6 +144,7 @@ impl Shard {
             last_log: group.as_ref().and_then(|group| group.last_log()),
             snapshot: progress.snapshot,
             queued: self.queue.len(),
+            probation: group.as_ref().is_some_and(|group| group.is_on_probation()),
             quarantined: self.quarantined(),
         }
     }

@@ -55,6 +55,8 @@ pub struct ShardStatus {
     pub snapshot: Option<u64>,
     /// Commands waiting to be proposed.
     pub queued: usize,
+    /// Whether the replica may neither vote nor campaign, because it may have forgotten something.
+    pub probation: bool,
     /// Why it serves nothing, if so.
     pub quarantined: Option<String>,
 }

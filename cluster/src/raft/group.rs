@@ -3,6 +3,7 @@
 mod answer;
 mod elect;
 mod members;
+mod probation;
 mod snapshots;
 mod transfer;
 
@@ -29,7 +30,7 @@ use tokio::{
 use umbel_core::ids::{ShardId, Term};
 use umbel_storage::{
     Refusal,
-    log::{GroupId, GroupLog},
+    log::{GroupId, GroupLog, Meta},
     state::State,
 };
 
@@ -37,6 +38,7 @@ pub(crate) use self::elect::Act;
 pub use self::members::{ChangeError, Changed, Members};
 use crate::{
     clock::Moment,
+    codec,
     config::Config,
     raft::{
         Damage, Fatal,
@@ -106,6 +108,8 @@ pub(crate) struct Group {
     campaigning: AtomicBool,
     /// Takes no proposals: ownership is being handed over.
     fenced: AtomicBool,
+    /// Neither votes nor campaigns; see [`probation`].
+    probation: AtomicBool,
     /// Held while a batch is in openraft's hands.
     writing: AsyncMutex<()>,
     /// One change of members or transfer at a time.
@@ -145,6 +149,7 @@ impl Group {
             store,
             machine,
             had_leader,
+            probation,
             sole_voter,
         } = tokio::task::spawn_blocking(move || opening.open())
             .await
@@ -184,6 +189,7 @@ impl Group {
             timers: Mutex::new(elect::Timers::new(promised.unwrap_or_default())),
             campaigning: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
+            probation: AtomicBool::new(probation),
             writing: AsyncMutex::new(()),
             changing: AsyncMutex::new(()),
             receiving: AsyncMutex::new(()),
@@ -200,7 +206,7 @@ impl Group {
             .await
             .map_err(|error| stopped(&self.machine, &error))?;
         let risen = if !initialized && begin == Begin::Waiting {
-            Ok(())
+            self.begin_probation().await.map_err(Damage::new)
         } else if !initialized {
             // A crash on the way is harmless: entry 0 says who votes, and the next start goes on from there.
             self.alone = true;
@@ -370,6 +376,7 @@ struct Opened {
     machine: Machine,
     /// Whether the group ever had a leader, as far as this node knows.
     had_leader: bool,
+    probation: bool,
     sole_voter: bool,
 }
 
@@ -391,6 +398,7 @@ impl Opening {
         if sole_voter {
             store.trust_whole_log();
         }
+        let probation = !sole_voter && self.is_on_probation()?;
         let machine = Machine::new(
             shard,
             self.state,
@@ -401,9 +409,18 @@ impl Opening {
         )?;
         Ok(Opened {
             had_leader: store.stored_vote()?.is_some(),
+            probation,
             store,
             machine,
             sole_voter,
+        })
+    }
+
+    fn is_on_probation(&self) -> Result<bool, Damage> {
+        let id = GroupId(u64::from(self.shard.0));
+        let noted = self.log.meta(id, Meta::Probation);
+        noted.map_or(Ok(false), |bytes| {
+            codec::decode_meta("probation", &bytes).map_err(|error| Damage::new(error.to_string()))
         })
     }
 

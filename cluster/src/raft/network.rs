@@ -127,6 +127,11 @@ impl RaftNetwork<Types> for Peer {
             vote: request.vote.into(),
             last: request.last_log_id.map(Place::from),
         };
+        // A vote of who may have forgotten what it promised is no vote.
+        let vouched = |mux: &Arc<Mux>| mux.vouched(self.to);
+        if !self.network.mux.as_ref().is_some_and(vouched) {
+            return Err(Unreachable::new(&NoLink(self.to)).into());
+        }
         let Answer::Vote {
             vote,
             granted,

@@ -59,8 +59,17 @@ impl World {
     }
 
     pub(crate) async fn with(nodes: u64, shards: u16, adjust: fn(&mut Config)) -> Self {
+        Self::over(MemoryNet::new(), nodes, shards, adjust).await
+    }
+
+    pub(crate) async fn over(
+        net: MemoryNet,
+        nodes: u64,
+        shards: u16,
+        adjust: fn(&mut Config),
+    ) -> Self {
         let mut world = Self {
-            net: MemoryNet::new(),
+            net,
             shards,
             disks: BTreeMap::new(),
             nodes: BTreeMap::new(),

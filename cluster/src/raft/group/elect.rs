@@ -135,6 +135,7 @@ impl Group {
             || server.state == ServerState::Shutdown
             || self.campaigning.load(Ordering::Acquire)
             || self.is_quarantined()
+            || self.is_on_probation()
         {
             return Act::Wait;
         }

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use umbel_core::ids::NodeId;
 use umbel_storage::{
     Table, Write,
-    log::{Done, LogError, Meta},
+    log::{Done, LogError},
     memory::{MemoryLog, MemoryState},
     state::Health,
 };
