@@ -18,7 +18,7 @@ use super::{
 use crate::broker::{
     Broker,
     durable::{Batch, Patience},
-    metrics::{self, Drop},
+    metrics::{self, Drop, Forwarded},
     peers::{
         Ask, Reply, Tell,
         routes::{self as words, Deliver, Delivered, Dest, Own},
@@ -196,6 +196,8 @@ impl Broker {
                 let tell = Tell::Routes(words::Tell::Deliver(letter.deliver(&part)));
                 if self.peers.tell(node, tell).is_err() {
                     metrics::dropped(Drop::NodeUnreachable, 1);
+                } else {
+                    metrics::forwarded(Forwarded::Untold);
                 }
             }
             metrics::dropped(Drop::NodeUnreachable, plan.held_up.len());
@@ -450,6 +452,7 @@ fn judge(
     own_shard: Option<ShardId>,
 ) -> Outcome {
     let mut outcome = Outcome::NoMatch;
+    let before = failed.len();
     if let Ok(Reply::Routes(words::Reply::Delivered {
         others,
         own,
@@ -467,8 +470,14 @@ fn judge(
             (Delivered::Unavailable, Some(shard)) => failed.push((shard, Piece::Own)),
             (own, _) => outcome = outcome.and(own.into()),
         }
+        metrics::forwarded(if failed.len() == before && outcome.is_done() {
+            Forwarded::Done
+        } else {
+            Forwarded::Refused
+        });
         return outcome;
     }
+    metrics::forwarded(Forwarded::Lost);
     // sessions that end with their node get nothing any more; the durable ones are somebody's
     metrics::dropped(
         Drop::NodeUnreachable,
