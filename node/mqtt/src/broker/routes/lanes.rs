@@ -211,7 +211,7 @@ impl Broker {
         let deliver = letter.deliver(part);
         match self.nodes.owner(shard) {
             Some(owner) if owner.node == routes.me => {
-                let delivered = self.deliver_for(routes.me, deliver);
+                let delivered = self.deliver_for(routes.me, &deliver);
                 let me = routes.me;
                 Box::pin(async move {
                     let delivered = delivered.await;

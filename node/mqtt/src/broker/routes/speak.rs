@@ -54,7 +54,8 @@ impl Broker {
         let Some(routes) = &self.routes else {
             return words::Reply::Heard;
         };
-        match routes.table.write().hear(from, said) {
+        let applied = routes.table.write().hear(from, said);
+        match applied {
             Applied::Yes => words::Reply::Heard,
             Applied::Missed => words::Reply::Missed,
         }
@@ -285,7 +286,7 @@ async fn speak(broker: Weak<Broker>, to: NodeId) {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
-                changed = changes.changed() => match changed {
+                around = changes.changed() => match around {
                     Ok(()) => continue,
                     Err(_) => return,
                 },

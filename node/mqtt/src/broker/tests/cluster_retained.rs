@@ -1,5 +1,6 @@
 //! Retained messages whose topics belong to several nodes.
 
+use umbel_actors::ports::Outbox;
 use umbel_core::{ids::ShardId, message::Qos};
 
 use super::{
@@ -116,9 +117,9 @@ async fn retained_and_other_messages_of_a_topic_keep_their_order() {
     let mut sent = Vec::new();
     for number in 0..60 {
         let payload = number.to_string();
-        let mut next = message(&topic, &payload, ALL[number % 2]);
-        next.retain = number % 3 == 0;
-        drop(net.broker(1).publish(next.into()));
+        let mut said = message(&topic, &payload, ALL[number % 2]);
+        said.retain = number % 3 == 0;
+        drop(net.broker(1).publish(said.into()));
         sent.push(payload);
     }
     assert_eq!(payloads_of(&mut there, 60).await, sent);
