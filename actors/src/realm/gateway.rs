@@ -141,6 +141,11 @@ impl Gateway {
         open.is_some_and(|open| open.0 == epoch)
     }
 
+    /// Whether a connection of the client is held or being opened.
+    pub(super) fn knows(&self, shard: ShardId, client: &ClientId) -> bool {
+        self.clients(shard).lock().contains_key(client)
+    }
+
     pub(super) fn held(&self, shard: ShardId) -> Held {
         let mut held = Held::default();
         for (client, entry) in self.clients(shard).lock().iter() {

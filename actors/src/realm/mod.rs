@@ -258,9 +258,14 @@ impl Realm {
     }
 
     /// An owner wants a connection of this node ended that is not there, or not yet: what is held of its shard is
-    /// compared with the owner at once.
+    /// compared with the owner soon.
     pub fn missed(&self, client: &ClientId) {
-        self.0.soil(self.0.fleet.shard(client).id);
+        let inner = &self.0;
+        let shard = inner.fleet.shard(client).id;
+        if inner.gateway.knows(shard, client) {
+            // At the next look around, which bounds what a peer can make this node do.
+            inner.dirty.lock().insert(shard);
+        }
     }
 
     /// Notes a sign of life.

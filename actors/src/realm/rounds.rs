@@ -360,6 +360,8 @@ fn end(inner: &Inner, shard: ShardId, over: &Over) {
     } else {
         EvictReason::Administrative
     };
+    // Its owner knows of its end; if it is still to come here, it means nothing.
+    inner.gateway.forget(shard, &over.client, over.epoch);
     let outbox = &inner.fleet.common.outbox;
     outbox.evict(&over.client, over.epoch, inner.me, reason);
 }
