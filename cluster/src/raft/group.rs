@@ -127,24 +127,18 @@ impl Group {
         begin: Begin,
         told: watch::Sender<u64>,
     ) -> Result<Self, Damage> {
-        let Parts {
-            log,
-            state,
-            fatal,
-            config,
-            mux,
-        } = parts;
-        let node = config.node.0;
+        let node = parts.config.node.0;
         let id = GroupId(u64::from(shard.0));
         let opening = Opening {
             shard,
             node,
-            log: Arc::clone(&log),
-            state,
-            fatal,
-            with_peers: mux.is_some(),
+            log: Arc::clone(&parts.log),
+            state: parts.state,
+            fatal: parts.fatal,
+            with_peers: parts.mux.is_some(),
             told,
         };
+        let (log, config, mux) = (parts.log, parts.config, parts.mux);
         let Opened {
             store,
             machine,
@@ -162,9 +156,10 @@ impl Group {
             mux: mux.clone(),
             lease: Arc::clone(&lease),
         };
+        let settings = Arc::new(settings(shard, &config, mux.is_some()));
         let raft = Raft::new(
             node,
-            Arc::new(settings(shard, &config, mux.is_some())),
+            settings,
             network,
             store,
             StateMachine(Arc::clone(&machine)),

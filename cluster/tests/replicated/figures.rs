@@ -83,7 +83,7 @@ async fn idle() {
         sleep(Duration::from_secs(3)).await;
         let (before, begun) = (cpu(), Instant::now());
         sleep(Duration::from_secs(15)).await;
-        let used = cpu() - before;
+        let used = cpu().saturating_sub(before);
         let percent = used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
         println!(
             "{shards} shards, three nodes in one process, idle: {percent:.2} % of a core in all"

@@ -3,6 +3,7 @@
 #![expect(
     clippy::print_stdout,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "tests report figures, and fail by panicking wherever they are"
 )]
 
@@ -11,5 +12,6 @@ mod figures;
 mod members;
 mod nodes;
 mod regress;
+mod schedule;
 mod serving;
 mod world;
