@@ -330,6 +330,11 @@ impl Ledger for Shards {
         self.hosted.with(shard, |shard| shard.term()).flatten()
     }
 
+    fn hosts(&self, shard: ShardId) -> bool {
+        let sound = |shard: &Arc<Shard>| !shard.is_quarantined();
+        self.hosted.with(shard, sound).unwrap_or(false)
+    }
+
     fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {
         self.admit(shard, term, writes).unwrap_or_else(|refusal| {
             self.meters.refused(refusal);
