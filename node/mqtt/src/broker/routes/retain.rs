@@ -158,7 +158,11 @@ impl Broker {
     }
 
     /// Keeps a message at its topic's owner, whoever that is while it is tried.
-    async fn keep_there(self: Arc<Self>, message: Message, patience: Patience) -> Outcome {
+    pub(in crate::broker) async fn keep_there(
+        self: Arc<Self>,
+        message: Message,
+        patience: Patience,
+    ) -> Outcome {
         let until = Instant::now() + WAIT_MAX;
         let mut changes = self.nodes.changes();
         let message = Arc::new(message);
