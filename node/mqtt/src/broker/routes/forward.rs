@@ -140,6 +140,11 @@ impl Broker {
         }
         if let Some(device) = device_scope(&message.topic) {
             let client = ClientId::from(device);
+            if message.publisher.as_ref() == Some(&client) && self.is_clean_here(&client) {
+                // a device about itself, most of what there is: all it has of a session is on this node
+                plan.own_clean = true;
+                return plan;
+            }
             let shard = self.shard_of(&client);
             match self.place(routes, shard, message.qos) {
                 Place::Here => {
@@ -166,6 +171,11 @@ impl Broker {
             Some(_) if routes.is_home(shard) => Place::Here,
             Some(_) | None => Place::Nowhere,
         }
+    }
+
+    fn is_clean_here(&self, client: &ClientId) -> bool {
+        let session = self.sessions.get(client);
+        session.is_some_and(|session| !session.is_window() && session.is_connected())
     }
 
     pub(super) fn shard_of(&self, client: &ClientId) -> ShardId {

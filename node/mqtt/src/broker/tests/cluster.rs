@@ -141,6 +141,29 @@ async fn a_device_hears_its_own_topics_on_whatever_node_it_is() {
 }
 
 #[tokio::test]
+async fn what_a_device_says_of_itself_makes_no_way_by_its_owner() {
+    let net = Net::new(2).await;
+    let name = net.name_at(2, "device");
+    let mut device = net.connect(1, hello(&name, V5)).await;
+    subscribe(
+        &mut device,
+        &format!("umbel/devices/{name}/#"),
+        Qos::AtLeastOnce,
+    )
+    .await;
+    let before = net.parcels();
+    let mut heard = 0;
+    for number in 0..50 {
+        let topic = format!("umbel/devices/{name}/telemetry");
+        let said = device.publish(&topic, &number.to_string(), Qos::AtMostOnce);
+        heard += messages(said).len();
+    }
+    heard += device.messages().len();
+    assert_eq!(heard, 50);
+    assert!(net.parcels() - before < 10, "{}", net.parcels() - before);
+}
+
+#[tokio::test]
 async fn what_an_owner_says_of_a_device_arrives_in_order() {
     let net = Net::new(2).await;
     let name = net.name_at(1, "device");
