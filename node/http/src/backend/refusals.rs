@@ -10,7 +10,8 @@ impl From<Refused> for Refusal {
         match refused {
             Refused::Overloaded | Refused::Restarting => Self::Overloaded,
             Refused::TooManyInFlight => Self::TooManyInFlight,
-            Refused::NotOwner | Refused::Unavailable => Self::NotOwner,
+            Refused::NotOwner => Self::NotOwner,
+            Refused::Unavailable => Self::NoQuorum,
             Refused::StorageFull => Self::StorageFull,
             Refused::Quarantined => Self::Quarantined,
             Refused::Stopping => Self::Stopping,
