@@ -352,6 +352,7 @@ async fn say(
         sequence,
         items: said.items,
     };
+    let mut pause = AGAIN_AFTER;
     loop {
         let (asked, mut changes) = {
             let broker = broker.upgrade()?;
@@ -364,8 +365,12 @@ async fn say(
             Ok(Reply::Routes(words::Reply::Heard)) => return Some(true),
             Ok(_) => return Some(false),
             Err(PeerError::Refused { why, .. }) => {
-                tracing::warn!(%to, why, "a node does not listen to what is wanted here");
-                time::sleep(HEARD_WITHIN).await;
+                // a node that is starting listens soon
+                if pause == HEARD_WITHIN {
+                    tracing::warn!(%to, why, "a node does not listen to what is wanted here");
+                }
+                time::sleep(pause).await;
+                pause = (pause * 2).min(HEARD_WITHIN);
             },
             Err(PeerError::NotConnected(_)) => {
                 // what is said to it waits here until it is back

@@ -369,3 +369,24 @@ async fn a_publish_is_acknowledged_when_a_moving_home_has_it() {
     let payloads: Vec<_> = got.into_iter().map(|got| got.payload).collect();
     assert_eq!(payloads, sent);
 }
+
+/// Prints what a publish that nobody wants costs on a node that is alone and on one of three: run with
+/// `--run-ignored all --no-capture`.
+#[tokio::test]
+#[ignore = "prints a figure"]
+#[expect(clippy::print_stdout, reason = "that is its purpose")]
+async fn what_a_cluster_adds_to_a_publish_that_stays_here() {
+    let world = super::world::World::new();
+    let net = Net::new(3).await;
+    for (what, broker) in [("alone", &world.broker), ("one of three", net.broker(1))] {
+        for topic in ["a/b/c", "umbel/devices/d/telemetry"] {
+            let began = std::time::Instant::now();
+            let rounds = 50_000;
+            for _ in 0..rounds {
+                let done = broker.publish_external(message(topic, "x", Qos::AtMostOnce));
+                assert_eq!(done.await, Ok(()));
+            }
+            println!("{what}, {topic}: {:?} each", began.elapsed() / rounds);
+        }
+    }
+}
