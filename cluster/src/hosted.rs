@@ -98,9 +98,16 @@ impl Door {
             });
             return;
         }
+        let appends = matches!(ask, Ask::Append(_));
+        let sound = |shard: &Arc<Shard>| {
+            if appends && shard.is_quarantined() {
+                shard.wanted_by(from);
+            }
+            shard.group()
+        };
         let group = u16::try_from(group)
             .ok()
-            .and_then(|number| hosted.with(ShardId(number), |shard| shard.group()))
+            .and_then(|number| hosted.with(ShardId(number), sound))
             .flatten();
         let Some(group) = group else {
             return mux.reply(from, id, &Answer::NoGroup);

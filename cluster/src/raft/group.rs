@@ -24,7 +24,7 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
+    sync::{Mutex as AsyncMutex, oneshot, watch},
     time::{Instant, timeout},
 };
 use umbel_core::ids::{ShardId, Term};
@@ -68,6 +68,26 @@ pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     /// The way to other members, unless this node is alone.
     pub(crate) mux: Option<Arc<Mux>>,
+}
+
+impl Parts {
+    /// Erases everything of a shard: rows first, so that what a crash leaves is a log without its rows, which is not
+    /// served and erased again.
+    pub(crate) async fn erase(&self, shard: ShardId) -> Result<(), String> {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || state.erase(shard))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |outcome| drop(sender.send(outcome)));
+        self.log.remove(GroupId(u64::from(shard.0)), done);
+        match receiver.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 /// How a group begins of which nothing is on disk.
@@ -415,7 +435,8 @@ impl Opening {
         let id = GroupId(u64::from(self.shard.0));
         let noted = self.log.meta(id, Meta::Probation);
         noted.map_or(Ok(false), |bytes| {
-            codec::decode_meta("probation", &bytes).map_err(|error| Damage::new(error.to_string()))
+            codec::decode_meta("probation", &bytes)
+                .map_err(|error| Damage::of_record("probation", &error))
         })
     }
 

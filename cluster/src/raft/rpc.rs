@@ -45,6 +45,8 @@ pub(crate) enum Ask {
     Release { vote: VoteSeen },
     /// The leader of that vote has given up, and wants the asked to follow it: campaign at once.
     TakeOver { vote: VoteSeen },
+    /// Does the asked own the shard, acknowledged by a majority?
+    Speaks,
     /// To a node, not to a group ([`NO_GROUP`]): the newest of its lives that was met, and the one that is spoken to.
     Met { met: Option<u64>, yours: u64 },
 }

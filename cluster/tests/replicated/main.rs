@@ -7,6 +7,7 @@
     reason = "tests report figures, and fail by panicking wherever they are"
 )]
 
+mod damage;
 mod faults;
 mod figures;
 mod members;

@@ -22,6 +22,7 @@ impl Group {
             Ask::WouldVote { last } => self.would_vote(last, may_vote),
             Ask::Release { vote } => Answer::Done(self.release(from, vote.into()).await),
             Ask::TakeOver { vote } => Answer::Done(self.take_over(from, vote.into()).await),
+            Ask::Speaks => Answer::Done(self.speaks_as().is_some()),
             Ask::Met { .. } => Answer::NotUnderstood,
         }
     }
