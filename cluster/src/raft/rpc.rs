@@ -47,6 +47,8 @@ pub(crate) enum Ask {
     TakeOver { vote: VoteSeen },
     /// Does the asked own the shard, acknowledged by a majority?
     Speaks,
+    /// May the asked vote, as soon as it is a voter?
+    Ready,
     /// To a node, not to a group ([`NO_GROUP`]): the newest of its lives that was met, and the one that is spoken to.
     Met { met: Option<u64>, yours: u64 },
 }

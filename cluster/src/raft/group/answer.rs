@@ -23,6 +23,7 @@ impl Group {
             Ask::Release { vote } => Answer::Done(self.release(from, vote.into()).await),
             Ask::TakeOver { vote } => Answer::Done(self.take_over(from, vote.into()).await),
             Ask::Speaks => Answer::Done(self.speaks_as().is_some()),
+            Ask::Ready => Answer::Done(!self.is_on_probation()),
             Ask::Met { .. } => Answer::NotUnderstood,
         }
     }

@@ -9,11 +9,14 @@ use openraft::{
     raft::ClientWriteResponse,
 };
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use umbel_core::ids::NodeId;
 
 use super::Group;
-use crate::raft::types::Types;
+use crate::raft::{
+    rpc::{Answer, Ask},
+    types::Types,
+};
 
 /// Steps of one change: adding, two of a joint change, two more where it has to be finished first, removing.
 const STEPS_MAX: usize = 8;
@@ -187,6 +190,7 @@ impl Group {
             let new: Vec<NodeId> = voters.difference(&now.voters).copied().collect();
             self.wait_caught_up(&new, self.config.changes.lag_entries, deadline)
                 .await?;
+            self.wait_ready(&new, deadline).await?;
             self.check_majority(voters)?;
             if !voters.contains(&NodeId(self.node)) {
                 return self.leave_first(now, voters).await;
@@ -203,6 +207,28 @@ impl Group {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// New voters have left their probation: the shard must not depend on the votes of who gives none.
+    async fn wait_ready(&self, nodes: &[NodeId], deadline: Instant) -> Result<(), ChangeError> {
+        let Some(mux) = &self.mux else { return Ok(()) };
+        for node in nodes.iter().copied() {
+            loop {
+                let within = self.config.election_min;
+                let ready = mux.ask(node, self.id.0, &Ask::Ready, None, within).await;
+                if matches!(ready, Ok(Answer::Done(true))) {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    return Err(ChangeError::NotCaughtUp(node));
+                }
+                if self.speaks_as().is_none() {
+                    return Err(self.not_leader());
+                }
+                sleep(self.config.heartbeat / 4).await;
+            }
+        }
+        Ok(())
     }
 
     /// The owner itself is to go: somebody who stays becomes the owner first, and has to be asked for the rest. A leader
