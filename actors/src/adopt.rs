@@ -8,7 +8,14 @@ use umbel_core::{
     time::Timestamp,
 };
 
-use crate::{alarms::Alarm, feed::FleetEventKind, ports, shard::Shard, slot::Slot};
+use crate::{
+    alarms::Alarm,
+    feed::FleetEventKind,
+    lives::{Life, NO_LIFE},
+    ports,
+    shard::Shard,
+    slot::Slot,
+};
 
 /// Takes over what happened to a record. A change that is not stored is one that the machine holds too small for
 /// it: memory keeps it, and a crash finds it out again.
@@ -41,10 +48,9 @@ pub(crate) fn record(
                 };
                 common.feed.tell(now, slot.id().clone(), kind);
             }
-            count_session(shard, before, next);
+            meet(shard, slot, before, next);
         },
         RecordChange::Remove => {
-            shard.set_volatile(slot.id(), None);
             shard.set_volatile(slot.id(), None);
             common.census.moved(slot.clear(), None);
             if before.is_some() {
@@ -58,7 +64,8 @@ pub(crate) fn record(
 
 /// Shows a committed record in the table and counts it.
 pub(crate) fn settle(shard: &Shard, slot: &Slot, record: &DeviceRecord, is_flapping: bool) {
-    let before = slot.adopt(record, is_flapping);
+    let life = Life::of_record(record).map_or(NO_LIFE, |life| shard.common.lives.number(life));
+    let before = slot.adopt(record, is_flapping, life);
     shard.common.census.moved(before, slot.standing());
 }
 
@@ -71,9 +78,13 @@ fn is_announced(before: Option<&DeviceRecord>, next: &DeviceRecord) -> bool {
     })
 }
 
-fn count_session(shard: &Shard, before: Option<&DeviceRecord>, next: &DeviceRecord) {
+/// A session was opened: its gateway is known to have this client.
+fn meet(shard: &Shard, slot: &Slot, before: Option<&DeviceRecord>, next: &DeviceRecord) {
     if next.is_connected() && before.is_none_or(|before| before.epoch != next.epoch) {
         shard.common.meters.sessions_opened.increment(1);
+        if let Some(life) = Life::of_record(next) {
+            shard.rolls.connected(life, slot.id());
+        }
     }
 }
 

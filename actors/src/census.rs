@@ -3,12 +3,13 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use metrics::gauge;
+use serde::{Deserialize, Serialize};
 use umbel_core::device::Presence;
 
 use crate::{metrics::CLIENTS, slot::Standing};
 
 /// Numbers by presence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByPresence {
     /// Listed, and never seen.
     pub never: u64,
@@ -18,6 +19,27 @@ pub struct ByPresence {
     pub stale: u64,
     /// Gone.
     pub offline: u64,
+}
+
+impl ByPresence {
+    pub(crate) fn count(&mut self, presence: Presence) {
+        let number = match presence {
+            Presence::Never => &mut self.never,
+            Presence::Online => &mut self.online,
+            Presence::Stale => &mut self.stale,
+            Presence::Offline => &mut self.offline,
+        };
+        *number += 1;
+    }
+}
+
+impl std::ops::AddAssign for ByPresence {
+    fn add_assign(&mut self, other: Self) {
+        self.never += other.never;
+        self.online += other.online;
+        self.stale += other.stale;
+        self.offline += other.offline;
+    }
 }
 
 const PRESENCES: [Presence; 4] = [

@@ -10,14 +10,16 @@ use std::{
 
 use parking_lot::Mutex;
 use ractor::ActorId;
+use tokio::sync::watch;
 use umbel_core::time::Tick;
-use umbel_storage::ledger::Ledger;
+use umbel_storage::{ledger::Ledger, nodes::Nodes};
 
 use crate::{
     admission::{Place, Places},
     census::Census,
     config::Config,
     feed::Feed,
+    lives::Lives,
     metrics::Meters,
     ports::{Clock, Outbox},
     shard::Shard,
@@ -38,8 +40,13 @@ pub(crate) struct Idle {
 pub(crate) struct Common {
     pub(crate) config: Config,
     pub(crate) ledger: Arc<dyn Ledger>,
+    /// The other nodes; `None` for a fleet that is alone and has no need to know who it is.
+    pub(crate) nodes: Option<Arc<dyn Nodes>>,
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) lives: Lives,
+    /// Changes whenever a shard begins or ends to be served here.
+    pub(crate) moves: watch::Sender<u64>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) meters: Meters,
     pub(crate) census: Census,
@@ -54,7 +61,7 @@ pub(crate) struct Common {
 impl Common {
     pub(crate) fn new(
         config: Config,
-        ledger: Arc<dyn Ledger>,
+        (ledger, nodes): (Arc<dyn Ledger>, Option<Arc<dyn Nodes>>),
         outbox: Arc<dyn Outbox>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
@@ -67,8 +74,11 @@ impl Common {
             idle: Mutex::default(),
             serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            lives: Lives::default(),
+            moves: watch::Sender::new(0),
             config,
             ledger,
+            nodes,
             outbox,
             clock,
         })

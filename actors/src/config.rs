@@ -27,6 +27,10 @@ pub struct Config {
     pub hot_shadows_max: usize,
     /// What a failing device actor is granted.
     pub restart: RestartPolicy,
+    /// How long a gateway has to say which connections it holds, once somebody new owns a shard. It hears of the change
+    /// within half a second and says it in one message for a thousand clients; a gateway that is busy with a fleet
+    /// that comes back may need a few seconds more. Longer would only hide clients that are gone.
+    pub resync_within: Duration,
     /// The rules of the domain: grace, admission, limits of shadows.
     pub rules: Rules,
     /// Events kept for readers of the feed.
@@ -47,6 +51,7 @@ impl Default for Config {
             node_in_flight_max: 16_384,
             hot_shadows_max: 16,
             restart: RestartPolicy::default(),
+            resync_within: Duration::from_secs(5),
             rules: Rules::default(),
             feed_capacity: 16_384,
             tick: Duration::from_millis(250),

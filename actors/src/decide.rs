@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tracing::warn;
 use umbel_core::{
-    device::{self, Change, DeviceRecord, Effect, Input, RecordChange},
+    device::{self, Change, DeviceRecord, Effect, Input, Link, RecordChange, Reply},
     ids::{SessionEpoch, Term},
-    shadow::{Shadow, ShadowKind},
+    shadow::{self, Shadow, ShadowKind},
     time::Timestamp,
 };
 use umbel_storage::{ledger::Refusal, table::Write};
@@ -14,9 +14,13 @@ use umbel_storage::{ledger::Refusal, table::Write};
 use crate::{
     adopt,
     alarms::Alarm,
+    applied::{self, Outcome},
     device::{Answer, Work},
+    lives::Life,
     records,
     refused::Refused,
+    remote::{Call, RequestId},
+    roll::RollCall,
     shard::Shard,
     slot::Slot,
 };
@@ -107,6 +111,7 @@ pub(crate) async fn decide(
     shard: &Arc<Shard>,
     slot: &Arc<Slot>,
     work: Work,
+    call: Option<Call>,
     hot: &mut Hot,
 ) -> Answer {
     if let Some(fail_point) = &shard.common.config.fail_point {
@@ -118,12 +123,34 @@ pub(crate) async fn decide(
         term: shard.term()?,
     };
     hot.enter(turn.term);
-    let outcome = turn.work(work, hot).await;
+    let outcome = turn.work(work, call, hot).await;
     if outcome.is_err() {
         // Whatever went wrong, the stored state is the truth; it is read again next time.
         hot.forget();
     }
     outcome
+}
+
+/// What has to be remembered of a command of another node.
+struct Memo {
+    id: RequestId,
+    /// What is asked of a shadow, and the version it has.
+    shadow: Option<(shadow::Verb, u64)>,
+}
+
+impl Memo {
+    fn row(
+        &self,
+        effects: &[Effect],
+        next: Option<&(ShadowKind, Shadow)>,
+        now: Timestamp,
+    ) -> Result<Option<Write>, Refused> {
+        let (verb, current) = self.shadow.unzip();
+        let versions = (current.unwrap_or_default(), next.map(|(_, next)| next));
+        applied::outcome(effects, verb, versions, now)
+            .map(|outcome| applied::row(&self.id, outcome))
+            .transpose()
+    }
 }
 
 /// One command's way through the machine.
@@ -134,27 +161,46 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    async fn work(&self, work: Work, hot: &mut Hot) -> Answer {
+    async fn work(&self, work: Work, call: Option<Call>, hot: &mut Hot) -> Answer {
         if self.slot.is_in_doubt() {
             hot.forget();
             hot.enter(self.term);
             self.settle_doubt().await?;
         }
         hot.load_record(self.shard, self.slot)?;
+        if let Some(call) = call
+            && let Some(outcome) = self.applied_before(&call)?
+        {
+            return self.repeat(&call.id, outcome, work, hot).await;
+        }
+        let mut memo = call.map(|call| Memo {
+            id: call.id,
+            shadow: None,
+        });
         let input = match work {
             Work::Input(input) => *input,
             Work::Alarm(alarm) => alarm.input(),
+            Work::Doubt(roll) => match self.doubted(&roll, hot) {
+                Some(epoch) => Input::GatewayLost { epoch },
+                None => return Ok(None),
+            },
             Work::Shadow(request) => {
                 let current = hot.load_shadow(self.shard, self.slot, &request.shadow)?;
+                if let Some(memo) = &mut memo {
+                    memo.shadow = Some((request.verb, current.version()));
+                }
                 Input::Shadow { current, request }
             },
         };
         let mut wills = Vec::new();
-        let answer = self.run(input, hot, &mut wills).await?;
+        let answer = self.run(input, memo.as_ref(), hot, &mut wills).await?;
+        if let Some(memo) = memo {
+            self.shard.applied.set_told(&memo.id);
+        }
         for epoch in wills {
             self.shard.common.meters.wills.increment(1);
             let published = Input::WillPublished { epoch };
-            if let Err(why) = self.run(published, hot, &mut Vec::new()).await {
+            if let Err(why) = self.run(published, None, hot, &mut Vec::new()).await {
                 // The will is out; only the note of it is missing. Publishing it again would be worse than
                 // trying again to write it down.
                 warn!(device = %self.slot.id(), error = %why, "could not record a published will");
@@ -182,7 +228,75 @@ impl Turn<'_> {
         Ok(())
     }
 
-    async fn run(&self, input: Input, hot: &mut Hot, wills: &mut Vec<SessionEpoch>) -> Answer {
+    /// The connection of the gateway that is called, if it is still the one and its client did not answer.
+    fn doubted(&self, roll: &RollCall, hot: &Hot) -> Option<SessionEpoch> {
+        let session = hot.record()?.session.as_ref()?;
+        let is_meant = Life::of(session) == roll.life && session.link == Link::Up;
+        if !is_meant || roll.has_answered(self.slot.id()) {
+            return None;
+        }
+        self.shard.common.meters.lost.increment(1);
+        Some(session.epoch)
+    }
+
+    /// What came of a command of another node, if it was applied before.
+    fn applied_before(&self, call: &Call) -> Result<Option<Outcome>, Refused> {
+        if call.again || self.shard.applied.knows(&call.id) {
+            applied::find(self.shard, &call.id)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Answers a command again that was applied before. Nothing is applied; what may not have been published by the
+    /// owner before is published again.
+    async fn repeat(&self, id: &RequestId, outcome: Outcome, work: Work, hot: &mut Hot) -> Answer {
+        let common = &self.shard.common;
+        common.meters.repeats.increment(1);
+        let (answer, messages) = match (outcome, work) {
+            (Outcome::Opened(opened), Work::Input(_)) => {
+                let session = hot.record().and_then(|record| record.session.as_ref());
+                if session.is_none_or(|session| session.epoch != opened.epoch) {
+                    // It was opened, and it is over.
+                    return Err(Refused::Unavailable);
+                }
+                (Reply::Opened(opened), Vec::new())
+            },
+            (Outcome::Edited, Work::Input(_)) => match &hot.record {
+                Loaded::Record(record) => (Reply::Record(Arc::clone(record)), Vec::new()),
+                Loaded::NotYet | Loaded::Missing => (Reply::NotFound, Vec::new()),
+            },
+            (Outcome::Deleted, Work::Input(_)) => (Reply::Done, Vec::new()),
+            (Outcome::Shadow { version, at }, Work::Shadow(request)) => {
+                let device = self.slot.id().as_device().ok_or(Refused::Unknown)?;
+                let current = hot.load_shadow(self.shard, self.slot, &request.shadow)?;
+                let limits = &common.config.rules.shadow;
+                let again = shadow::again(&device, &current, &request, (version, at), limits);
+                (Reply::Shadow(again.reply), again.messages)
+            },
+            (_, Work::Input(_) | Work::Shadow(_) | Work::Alarm(_) | Work::Doubt(_)) => {
+                return Err(Refused::Unknown);
+            },
+        };
+        if self.shard.term()? != self.term {
+            return Err(Refused::NotOwner);
+        }
+        if !self.shard.applied.is_told(id) {
+            for message in messages {
+                common.outbox.publish(Arc::new(message)).await;
+            }
+            self.shard.applied.set_told(id);
+        }
+        Ok(Some(answer))
+    }
+
+    async fn run(
+        &self,
+        input: Input,
+        memo: Option<&Memo>,
+        hot: &mut Hot,
+        wills: &mut Vec<SessionEpoch>,
+    ) -> Answer {
         let common = &self.shard.common;
         let now = common.clock.wall();
         let change = device::handle(
@@ -208,12 +322,21 @@ impl Turn<'_> {
                 return Err(Refused::NotOwner);
             }
         }
+        let mut remembered = match (memo, &next) {
+            (Some(memo), Some((_, shadow))) => memo.row(&effects, shadow.as_ref(), now)?,
+            (None, _) | (_, None) => None,
+        };
         let mut answer = None;
         for effect in effects {
             match effect {
                 Effect::Persist(writes) => {
-                    self.persist(records::writes(self.slot.id(), writes)?)
-                        .await?;
+                    let mut writes = records::writes(self.slot.id(), writes)?;
+                    let is_remembered = remembered.is_some();
+                    writes.extend(remembered.take());
+                    self.persist(writes).await?;
+                    if let Some(memo) = memo.filter(|_| is_remembered) {
+                        self.shard.applied.note(memo.id, common.clock.tick());
+                    }
                     self.adopt(next.take(), true, hot, now);
                 },
                 Effect::Reply(reply) => answer = Some(reply),

@@ -20,6 +20,8 @@ use crate::{
     dispatch::Permit,
     metrics::CommandKind,
     refused::Refused,
+    remote::Call,
+    roll::RollCall,
     shard::Shard,
     slot::Slot,
     timer,
@@ -33,6 +35,8 @@ pub(crate) enum Work {
     Shadow(Request),
     /// Something came due. It is set again when it is refused, for nobody else remembers it.
     Alarm(Alarm),
+    /// Its gateway is gone or does not name it: its connection is lost, if it is still the one that was meant.
+    Doubt(Arc<RollCall>),
 }
 
 /// What the asker is told.
@@ -42,6 +46,8 @@ pub(crate) type Answer = Result<Option<Reply>, Refused>;
 pub(crate) struct Command {
     pub(crate) work: Work,
     pub(crate) kind: CommandKind,
+    /// Of another node: to be applied once.
+    pub(crate) call: Option<Call>,
     pub(crate) permit: Permit,
     pub(crate) reply: oneshot::Sender<Answer>,
     pub(crate) asked: Instant,
@@ -88,16 +94,17 @@ impl Actor for Device {
         let Command {
             work,
             kind,
+            call,
             permit,
             reply,
             asked,
         } = command;
-        let alarm = if let Work::Alarm(alarm) = work {
-            Some(alarm)
-        } else {
-            None
+        let (alarm, roll) = match &work {
+            Work::Alarm(alarm) => (Some(*alarm), None),
+            Work::Doubt(roll) => (None, Some(Arc::clone(roll))),
+            Work::Input(_) | Work::Shadow(_) => (None, None),
         };
-        let answer = decide(&self.shard, &self.slot, work, hot).await;
+        let answer = decide(&self.shard, &self.slot, work, call, hot).await;
         // First the permit, then the answer: who was answered may ask again at once.
         self.shard.finish(permit, myself.get_id(), hot.is_hot());
         let meters = &self.shard.common.meters;
@@ -106,6 +113,9 @@ impl Actor for Device {
             meters.refused(*why);
             if let Some(alarm) = alarm {
                 timer::retry(&self.shard, self.slot.id(), alarm, *why);
+            }
+            if let Some(roll) = roll.filter(|_| why.passes()) {
+                roll.again(self.slot.id().clone());
             }
         }
         if reply.send(answer).is_err() {

@@ -13,6 +13,7 @@ use crate::{
     device::{Answer, Command, Device, Work},
     metrics::CommandKind,
     refused::Refused,
+    remote::Call,
     shard::Shard,
     slot::{Awake, Gate, Mode, Slot},
 };
@@ -45,7 +46,18 @@ impl Shard {
         kind: CommandKind,
         work: Work,
     ) -> Result<oneshot::Receiver<Answer>, Refused> {
-        let sent = self.admit(id, kind, work);
+        self.send_call(id, kind, work, None)
+    }
+
+    /// Likewise, for a command of another node.
+    pub(crate) fn send_call(
+        self: &Arc<Self>,
+        id: &ClientId,
+        kind: CommandKind,
+        work: Work,
+        call: Option<Call>,
+    ) -> Result<oneshot::Receiver<Answer>, Refused> {
+        let sent = self.admit(id, kind, work, call);
         if let Err(why) = sent {
             self.common.meters.refused(why);
         }
@@ -57,8 +69,12 @@ impl Shard {
         id: &ClientId,
         kind: CommandKind,
         work: Work,
+        call: Option<Call>,
     ) -> Result<oneshot::Receiver<Answer>, Refused> {
         self.term()?;
+        if call.is_some() && self.applied.is_full() {
+            return Err(Refused::Overloaded);
+        }
         let node = self.common.in_flight.take().ok_or(Refused::Overloaded)?;
         let shard = self.in_flight.take().ok_or(Refused::Overloaded)?;
         let is_request = matches!(kind, CommandKind::Shadow | CommandKind::Registry);
@@ -95,6 +111,7 @@ impl Shard {
             let sent = actor.send_message(Command {
                 work,
                 kind,
+                call,
                 permit,
                 reply,
                 asked,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::info;
 use umbel_core::{
-    device::{Connect, Disconnect, DisconnectReason, Input, Kind, Reply},
+    device::{self, Connect, Disconnect, DisconnectReason, Input, Kind, Reply},
     ids::{ClientId, DeviceId, SessionEpoch, ShadowName},
     shadow::{self, Origin, Request, ShadowError},
     time::Tick,
@@ -19,8 +20,10 @@ use crate::{
     feed::{Events, FleetEventKind},
     metrics::{self, CommandKind},
     query::{self, Filter, NamedPage, Page},
+    realm::Beat,
     recover::{self, Recovered},
     refused::Refused,
+    remote::Call,
     shard::Shard,
     slot::{Mode, Slot},
     timer,
@@ -50,10 +53,15 @@ pub struct Opened {
 
 /// Where signs of life of one client are noted.
 #[derive(Clone)]
-pub struct Pulse(Arc<Slot>);
+pub struct Pulse {
+    /// At the owner, if that is this node.
+    slot: Option<Arc<Slot>>,
+    /// At the gateway, which reports them to whoever owns the client.
+    beat: Option<Arc<Beat>>,
+}
 
 /// Numbers of the fleet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Devices.
     pub devices: ByPresence,
@@ -65,10 +73,30 @@ pub struct Counts {
     pub quarantined: usize,
 }
 
+impl Opened {
+    pub(crate) const fn new(opened: device::Opened, pulse: Pulse) -> Self {
+        Self {
+            epoch: opened.epoch,
+            session_present: opened.session_present,
+            taken_over: opened.taken_over,
+            pulse,
+        }
+    }
+}
+
 impl Pulse {
-    /// Notes a sign of life: one store, nobody is woken.
+    pub(crate) const fn new(slot: Option<Arc<Slot>>, beat: Option<Arc<Beat>>) -> Self {
+        Self { slot, beat }
+    }
+
+    /// Notes a sign of life: a store, nobody is woken.
     pub fn touch(&self, now: Tick) {
-        self.0.touch(now);
+        if let Some(slot) = &self.slot {
+            slot.touch(now);
+        }
+        if let Some(beat) = &self.beat {
+            beat.touch(now);
+        }
     }
 }
 
@@ -78,10 +106,7 @@ impl Fleet {
     pub async fn recover(&self) -> Recovered {
         let mut total = Recovered::default();
         for shard in self.shards.iter() {
-            let recovered = recover::shard(shard).await;
-            total.clients += recovered.clients;
-            total.changed += recovered.changed;
-            total.failed += recovered.failed;
+            total += recover::shard(shard).await;
         }
         self.common.serve();
         let Recovered {
@@ -95,22 +120,29 @@ impl Fleet {
 
     /// Opens a session. Its epoch is committed before this returns.
     pub async fn connect(&self, client: &ClientId, connect: Connect) -> Result<Opened, Refused> {
-        let shard = self.shard(client);
+        let opened = self.open(client, connect, None).await?;
+        let pulse = Pulse::new(self.touched_slot(client), None);
+        Ok(Opened::new(opened, pulse))
+    }
+
+    /// The client's record, touched. Gone already only if it was deleted meanwhile.
+    pub(crate) fn touched_slot(&self, client: &ClientId) -> Option<Arc<Slot>> {
+        let slot = self.shard(client).find(client)?;
+        slot.touch(self.common.clock.tick());
+        Some(slot)
+    }
+
+    /// Opens a session.
+    pub(crate) async fn open(
+        &self,
+        client: &ClientId,
+        connect: Connect,
+        call: Option<Call>,
+    ) -> Result<device::Opened, Refused> {
         let work = Work::Input(Box::new(Input::Connect(Box::new(connect))));
-        match self.ask(client, CommandKind::Connect, work).await? {
-            Some(Reply::Opened(opened)) => {
-                // Gone already only if it was deleted meanwhile.
-                let slot = shard
-                    .find(client)
-                    .unwrap_or_else(|| Slot::new(client.clone()));
-                slot.touch(self.common.clock.tick());
-                Ok(Opened {
-                    epoch: opened.epoch,
-                    session_present: opened.session_present,
-                    taken_over: opened.taken_over,
-                    pulse: Pulse(slot),
-                })
-            },
+        let asked = self.ask_call(client, CommandKind::Connect, work, call);
+        match asked.await? {
+            Some(Reply::Opened(opened)) => Ok(opened),
             Some(Reply::NotListed) => {
                 self.common.meters.refused(Refused::NotListed);
                 Err(Refused::NotListed)
@@ -164,18 +196,9 @@ impl Fleet {
         device: &DeviceId,
         request: Request,
     ) -> Result<shadow::Reply, Refused> {
-        let client = ClientId::from(device.clone());
-        let verb = request.verb;
         let kept = matches!(request.origin, Origin::Mqtt { .. }).then(|| request.clone());
-        let refused = match self
-            .ask(&client, CommandKind::Shadow, Work::Shadow(request))
-            .await
-        {
-            Ok(Some(Reply::Shadow(reply))) => {
-                metrics::count_shadow(verb, &reply);
-                return Ok(reply);
-            },
-            Ok(other) => unexpected(&client, other.as_ref()),
+        let refused = match self.ask_shadow(device, request, None).await {
+            Ok(reply) => return Ok(reply),
             Err(why) => why,
         };
         if let Some(request) = kept {
@@ -184,16 +207,38 @@ impl Fleet {
         Err(refused)
     }
 
-    async fn reject(&self, device: &DeviceId, request: &Request, why: Refused) {
+    /// Works on a shadow request; a refusal is the caller's to tell.
+    pub(crate) async fn ask_shadow(
+        &self,
+        device: &DeviceId,
+        request: Request,
+        call: Option<Call>,
+    ) -> Result<shadow::Reply, Refused> {
+        let client = ClientId::from(device.clone());
+        let verb = request.verb;
+        let work = Work::Shadow(request);
+        let asked = self.ask_call(&client, CommandKind::Shadow, work, call);
+        match asked.await? {
+            Some(Reply::Shadow(reply)) => {
+                metrics::count_shadow(verb, &reply);
+                Ok(reply)
+            },
+            other => Err(unexpected(&client, other.as_ref())),
+        }
+    }
+
+    /// Tells an MQTT client that its request was refused.
+    pub(crate) async fn reject(&self, device: &DeviceId, request: &Request, why: Refused) {
         let error = match why {
             Refused::TooManyInFlight => ShadowError::too_many_requests(),
             Refused::TooLarge => ShadowError::too_large(),
+            Refused::NotOwner | Refused::Stopping | Refused::Unavailable => {
+                ShadowError::unavailable()
+            },
             Refused::Overloaded
-            | Refused::NotOwner
             | Refused::StorageFull
             | Refused::Quarantined
             | Refused::Restarting
-            | Refused::Stopping
             | Refused::NotListed
             | Refused::Unreadable
             | Refused::Unknown => ShadowError::internal(),
@@ -245,13 +290,7 @@ impl Fleet {
 
     /// The devices in quarantine.
     pub fn quarantined(&self) -> Vec<Quarantined> {
-        let mut all: Vec<_> = self
-            .shards
-            .iter()
-            .flat_map(|shard| shard.troubles.lock().quarantined().collect::<Vec<_>>())
-            .collect();
-        all.sort_by(|one, other| one.device.cmp(&other.device));
-        all
+        query::quarantined(&self.shards)
     }
 
     /// Lets a device out of quarantine; false when it was not in it.
@@ -323,8 +362,15 @@ impl Fleet {
     }
 
     /// Sends at the first poll, then waits.
-    pub(crate) async fn ask(&self, client: &ClientId, kind: CommandKind, work: Work) -> Answer {
-        let answer: oneshot::Receiver<Answer> = self.shard(client).send(client, kind, work)?;
+    pub(crate) async fn ask_call(
+        &self,
+        client: &ClientId,
+        kind: CommandKind,
+        work: Work,
+        call: Option<Call>,
+    ) -> Answer {
+        let sent = self.shard(client).send_call(client, kind, work, call);
+        let answer: oneshot::Receiver<Answer> = sent?;
         answer.await.unwrap_or_else(|_crashed| {
             self.common.meters.refused(Refused::Restarting);
             Err(Refused::Restarting)

@@ -8,7 +8,7 @@ use metrics::{
 };
 use umbel_core::shadow::{Reply, Verb};
 
-use crate::refused::Refused;
+use crate::{refused::Refused, remote::Answer};
 
 /// Actors awake now.
 pub const AWAKE: &str = "umbel_actors_awake";
@@ -39,6 +39,27 @@ pub const TAKEOVERS: &str = "umbel_fleet_takeovers_total";
 /// Wills published.
 pub const WILLS: &str = "umbel_fleet_wills_published_total";
 
+/// Connections that were called lost: their gateway is gone, or does not name them.
+pub const LOST: &str = "umbel_fleet_connections_lost_total";
+/// Commands of other nodes that were asked again and had been applied before.
+pub const REPEATS: &str = "umbel_fleet_repeated_commands_total";
+/// Commands of other nodes that are remembered, so that they are applied once.
+pub const REMEMBERED: &str = "umbel_fleet_remembered_commands";
+/// Requests that this node sent to owners, by verb and result.
+pub const FORWARDED: &str = "umbel_fleet_forwarded_total";
+/// Time from the first sending of a request to another node to its last answer.
+pub const FORWARD_SECONDS: &str = "umbel_fleet_forward_seconds";
+/// Requests that were sent to an owner more than once.
+pub const FORWARD_RETRIES: &str = "umbel_fleet_forward_retries_total";
+/// Connections that this node holds for their owners.
+pub const HELD: &str = "umbel_fleet_held_connections";
+/// Ends of connections that their owner has not recorded yet.
+pub const ENDS_WAITING: &str = "umbel_fleet_ends_waiting";
+/// Comparisons of held connections with their owner, by result.
+pub const RESYNCS: &str = "umbel_fleet_resyncs_total";
+/// Shards whose devices live on this node.
+pub const SHARDS_SERVED: &str = "umbel_fleet_shards_served";
+
 /// Gives every metric of this crate its text and unit.
 pub fn describe() {
     describe_gauge!(AWAKE, "Device actors awake");
@@ -62,6 +83,20 @@ pub fn describe() {
     describe_counter!(SESSIONS_OPENED, "Sessions opened");
     describe_counter!(TAKEOVERS, "Sessions that took over from a live connection");
     describe_counter!(WILLS, "Wills published");
+    describe_counter!(LOST, "Connections called lost with their gateway");
+    describe_counter!(REPEATS, "Commands asked again that had been applied");
+    describe_gauge!(REMEMBERED, "Commands of other nodes that are remembered");
+    describe_counter!(FORWARDED, "Requests sent to owners, by verb and result");
+    describe_histogram!(
+        FORWARD_SECONDS,
+        Unit::Seconds,
+        "First sending of a request to an owner to its answer"
+    );
+    describe_counter!(FORWARD_RETRIES, "Requests sent to an owner again");
+    describe_gauge!(HELD, "Connections held for their owners");
+    describe_gauge!(ENDS_WAITING, "Ends of connections not recorded yet");
+    describe_counter!(RESYNCS, "Comparisons of connections with their owner");
+    describe_gauge!(SHARDS_SERVED, "Shards whose devices live here");
 }
 
 /// Which command, as a label.
@@ -104,6 +139,10 @@ pub(crate) struct Meters {
     pub(crate) sessions_opened: Counter,
     pub(crate) takeovers: Counter,
     pub(crate) wills: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) repeats: Counter,
+    pub(crate) remembered: Gauge,
+    pub(crate) shards_served: Gauge,
     pub(crate) awake: Gauge,
     pub(crate) in_flight: Gauge,
     refused: Vec<(Refused, Counter)>,
@@ -124,6 +163,10 @@ impl Meters {
             sessions_opened: counter!(SESSIONS_OPENED),
             takeovers: counter!(TAKEOVERS),
             wills: counter!(WILLS),
+            lost: counter!(LOST),
+            repeats: counter!(REPEATS),
+            remembered: gauge!(REMEMBERED),
+            shards_served: gauge!(SHARDS_SERVED),
             awake: gauge!(AWAKE),
             in_flight: gauge!(IN_FLIGHT),
             refused: refused.into(),
@@ -142,6 +185,51 @@ impl Meters {
             histogram.record(took);
         }
     }
+}
+
+/// Handles of the way between nodes.
+pub(crate) struct ForwardMeters {
+    pub(crate) retries: Counter,
+    held: Gauge,
+    ends_waiting: Gauge,
+    compared: Counter,
+    not_compared: Counter,
+}
+
+impl ForwardMeters {
+    pub(crate) fn new() -> Self {
+        Self {
+            retries: counter!(FORWARD_RETRIES),
+            held: gauge!(HELD),
+            ends_waiting: gauge!(ENDS_WAITING),
+            compared: counter!(RESYNCS, "result" => "complete"),
+            not_compared: counter!(RESYNCS, "result" => "incomplete"),
+        }
+    }
+
+    pub(crate) fn show(&self, held: usize, ends_waiting: usize) {
+        let shown = |number| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
+        self.held.set(shown(held));
+        self.ends_waiting.set(shown(ends_waiting));
+    }
+
+    pub(crate) fn compared(&self, is_complete: bool) {
+        if is_complete {
+            self.compared.increment(1);
+        } else {
+            self.not_compared.increment(1);
+        }
+    }
+}
+
+/// Counts a question to an owner.
+pub(crate) fn count_forward(verb: &'static str, outcome: &Result<Answer, Refused>, took: Duration) {
+    let result = match outcome {
+        Ok(_) => "answered",
+        Err(why) => why.label(),
+    };
+    counter!(FORWARDED, "verb" => verb, "result" => result).increment(1);
+    histogram!(FORWARD_SECONDS, "verb" => verb).record(took);
 }
 
 /// Counts the answer to a shadow request.

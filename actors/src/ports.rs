@@ -1,12 +1,15 @@
 //! What the actors ask of the world. `node/src/wire/mod.rs` gives it to them.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use umbel_core::{
     ids::{ClientId, NodeId, SessionEpoch},
     message::Message,
     time::{Tick, Timestamp},
 };
+use umbel_storage::PeerError;
+
+use crate::remote::{Answer, Verb};
 
 /// A future without a name, for the calls that are rare enough to pay for a box.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -28,6 +31,38 @@ pub enum EvictReason {
     Administrative,
     /// The client lost its right to be here (0x87).
     NotAuthorized,
+}
+
+/// Speaks to the fleets of other nodes. `node/src` puts it on the link.
+pub trait Peers: Send + Sync + 'static {
+    /// Asks another node. Sent in the order of the calls; nothing of it waits for the future to be polled.
+    fn ask(
+        &self,
+        node: NodeId,
+        verb: &Verb,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Answer, PeerError>>;
+    /// Tells another node something that may be lost.
+    fn tell(&self, node: NodeId, verb: &Verb) -> Result<(), PeerError>;
+}
+
+/// The peers of a node that has none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPeers;
+
+impl Peers for NoPeers {
+    fn ask(
+        &self,
+        node: NodeId,
+        _: &Verb,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<Answer, PeerError>> {
+        Box::pin(std::future::ready(Err(PeerError::NotConnected(node))))
+    }
+
+    fn tell(&self, node: NodeId, _: &Verb) -> Result<(), PeerError> {
+        Err(PeerError::NotConnected(node))
+    }
 }
 
 /// How the actors reach connected clients and subscribers. The broker of `node/mqtt` implements it.

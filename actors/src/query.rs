@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use umbel_core::{
     device::{Kind, Presence},
     ids::{ClientId, DeviceId, ShadowName},
@@ -15,6 +16,7 @@ use crate::{
     refused::Refused,
     shard::Shard,
     slot::Slot,
+    troubles::Quarantined,
     view::{DeviceView, seen_at},
 };
 
@@ -26,7 +28,7 @@ const LOOKS_MAX: usize = 5_000;
 const SLOTS_MAX: usize = 200_000;
 
 /// Which devices to list. Empty means all; several conditions must all hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
     /// One of these.
     pub presences: Vec<Presence>,
@@ -68,7 +70,7 @@ impl Filter {
 }
 
 /// Devices in id order.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Page {
     /// The devices.
     pub devices: Vec<DeviceView>,
@@ -77,7 +79,7 @@ pub struct Page {
 }
 
 /// Names of a device's shadows in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamedPage {
     /// The names.
     pub names: Vec<ShadowName>,
@@ -87,9 +89,12 @@ pub struct NamedPage {
 
 /// One device or application.
 pub(crate) fn device(shard: &Shard, id: &ClientId) -> Result<Option<DeviceView>, Refused> {
-    shard.term()?;
+    let term = shard.term()?;
     let slot = shard.find(id);
-    view(shard, id, slot.as_deref())
+    let view = view(shard, id, slot.as_deref())?;
+    // A read is only true if this node is still the owner after it was made.
+    shard.still(term)?;
+    Ok(view)
 }
 
 fn view(shard: &Shard, id: &ClientId, slot: Option<&Slot>) -> Result<Option<DeviceView>, Refused> {
@@ -149,6 +154,43 @@ pub(crate) fn devices(
         page.next = None;
     }
     Ok(page)
+}
+
+/// What a page weighs at most when it goes to another node. A device with all its attributes full weighs 65 KB, so a
+/// thousand of them are more than a message may hold.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Cuts a page that would be too large for a message. What is cut off is on the next.
+pub(crate) fn shorten(page: &mut Page) {
+    let mut bytes = 0;
+    let mut fits = |view: &DeviceView| {
+        bytes += weight(view);
+        bytes <= PAGE_BYTES_MAX
+    };
+    let kept = page.devices.iter().take_while(|view| fits(view)).count();
+    if kept < page.devices.len() {
+        page.devices.truncate(kept.max(1));
+        page.next = page.devices.last().and_then(|view| view.id.as_device());
+    }
+}
+
+fn weight(view: &DeviceView) -> usize {
+    let said = &view.record.attributes;
+    let pairs = said.tags.iter().chain(&said.free);
+    1_024
+        + pairs
+            .map(|(name, value)| name.len() + value.len())
+            .sum::<usize>()
+}
+
+/// The devices in quarantine of some shards, in id order.
+pub(crate) fn quarantined(shards: &[Arc<Shard>]) -> Vec<Quarantined> {
+    let mut all: Vec<_> = shards
+        .iter()
+        .flat_map(|shard| shard.troubles.lock().quarantined().collect::<Vec<_>>())
+        .collect();
+    all.sort_by(|one, other| one.device.cmp(&other.device));
+    all
 }
 
 /// Walks the tables of all shards in the order of ids, reading each a piece at a time.
@@ -219,7 +261,7 @@ pub(crate) fn named(
     after: Option<&ShadowName>,
     limit: usize,
 ) -> Result<NamedPage, Refused> {
-    shard.term()?;
+    let term = shard.term()?;
     let limit = limit.clamp(1, PAGE_MAX);
     let prefix = records::prefix(device);
     // After the classic one, whose key is the prefix itself.
@@ -245,6 +287,7 @@ pub(crate) fn named(
             if records::decode_shadow(shard, &value)?.document.is_some() {
                 if page.names.len() == limit {
                     page.next = page.names.last().cloned();
+                    shard.still(term)?;
                     return Ok(page);
                 }
                 page.names.push(name);
@@ -252,6 +295,7 @@ pub(crate) fn named(
             cursor = key;
         }
         if is_last {
+            shard.still(term)?;
             return Ok(page);
         }
     }

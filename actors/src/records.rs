@@ -113,7 +113,7 @@ pub(crate) fn refusal(shard: &Shard, why: &ReadError) -> Refused {
     unreadable(shard, why)
 }
 
-fn unreadable(shard: &Shard, why: &dyn std::error::Error) -> Refused {
+pub(crate) fn unreadable(shard: &Shard, why: &dyn std::error::Error) -> Refused {
     tracing::error!(shard = %shard.id, error = %why, "a stored record cannot be read");
     Refused::Unreadable
 }

@@ -9,12 +9,22 @@ use std::{sync::Arc, time::Duration};
 use tracing::warn;
 use umbel_core::{
     device::{self, DeviceRecord, Effect, Gateway, Input, RecordChange},
-    ids::{ClientId, Term},
+    ids::{ClientId, SessionEpoch, Term},
+    message::Message,
     time::Timestamp,
 };
 use umbel_storage::table::{Operation, Table, Write};
 
-use crate::{adopt, alarms::Alarm, records, refused::Refused, shard::Shard, slot::Slot};
+use crate::{
+    adopt,
+    alarms::Alarm,
+    applied,
+    lives::{self, Life, Verdict},
+    records,
+    refused::Refused,
+    shard::Shard,
+    slot::Slot,
+};
 
 /// A shard that could not be recovered is tried again after this.
 const RETRY: Duration = Duration::from_secs(5);
@@ -32,6 +42,14 @@ pub struct Recovered {
     pub changed: usize,
     /// Shards that could not be recovered. They refuse commands, and are tried again.
     pub failed: usize,
+}
+
+impl std::ops::AddAssign for Recovered {
+    fn add_assign(&mut self, other: Self) {
+        self.clients += other.clients;
+        self.changed += other.changed;
+        self.failed += other.failed;
+    }
 }
 
 /// A decision that waits to be durable.
@@ -70,7 +88,8 @@ async fn try_shard(shard: &Arc<Shard>) -> Result<Recovered, Refused> {
     let Some(term) = shard.common.ledger.term(shard.id) else {
         return Ok(Recovered::default());
     };
-    let before = shard.begin_recovery();
+    let before = shard.begin_recovery(term);
+    applied::recover(shard).await?;
     let mut recovered = Recovered::default();
     let mut after: Option<Vec<u8>> = None;
     loop {
@@ -142,11 +161,7 @@ fn decide(
     entry: &mut Entry,
 ) -> Result<bool, Refused> {
     // After a change of term in one process the connections of this node are still there.
-    let gateway = if shard.has_served() {
-        Gateway::Here
-    } else {
-        Gateway::Gone
-    };
+    let gateway = gateway_of(shard, &record);
     let input = Input::Recover { gateway };
     let rules = &shard.common.config.rules;
     let change = device::handle(slot.id(), Some(&record), input, now, rules);
@@ -173,6 +188,27 @@ fn decide(
     Ok(is_changed)
 }
 
+/// What became of the node that holds a record's connection.
+fn gateway_of(shard: &Shard, record: &DeviceRecord) -> Gateway {
+    let life = Life::of_record(record).filter(|life| life.is_known());
+    let (Some(nodes), Some(life)) = (&shard.common.nodes, life) else {
+        // After a change of term in one process the connections of this node are still there.
+        return if shard.has_served() {
+            Gateway::Here
+        } else {
+            Gateway::Gone
+        };
+    };
+    shard.rolls.met(life);
+    if lives::judge(life, nodes.as_ref()) == Verdict::Gone {
+        return Gateway::Gone;
+    }
+    // A stranger may be a node that this one has not heard of yet.
+    let until = shard.common.clock.tick() + shard.common.config.resync_within;
+    shard.rolls.open(life, until);
+    Gateway::Asked
+}
+
 fn weight(write: &Write) -> usize {
     let value = match &write.operation {
         Operation::Put(value) => value.len(),
@@ -195,6 +231,7 @@ async fn commit(
             .propose(shard.id, term, entry.writes)
             .await?;
     }
+    let mut wills = Vec::new();
     for decision in entry.decisions {
         let Decision {
             slot,
@@ -206,20 +243,35 @@ async fn commit(
         adopt::record(shard, &slot, Some(&before), (&change, is_stored), now);
         for effect in effects {
             match effect {
-                Effect::Publish(message) => shard.common.outbox.publish(Arc::new(message)).await,
                 Effect::PublishWill { epoch, message } => {
-                    shard.common.outbox.publish(Arc::new(message)).await;
-                    shard.common.meters.wills.increment(1);
-                    shard.alarm(slot.id(), Duration::ZERO, Alarm::WillPublished(epoch));
+                    wills.push((slot.id().clone(), epoch, message));
                 },
-                Effect::Persist(_) | Effect::Reply(_) => {},
+                // Recovery answers nobody, and tells watchers nothing.
+                Effect::Persist(_) | Effect::Reply(_) | Effect::Publish(_) => {},
                 Effect::EndSession { .. } | Effect::Evict { .. } | Effect::Schedule { .. } => {
                     adopt::carry_out(shard, &slot, &effect);
                 },
             }
         }
     }
+    publish(shard, wills);
     Ok(())
+}
+
+/// Publishes wills that may not have gone out. Not waited for: they may go to sessions in shards that are recovered
+/// after this one.
+fn publish(shard: &Arc<Shard>, wills: Vec<(ClientId, SessionEpoch, Message)>) {
+    if wills.is_empty() {
+        return;
+    }
+    let shard = Arc::clone(shard);
+    tokio::spawn(async move {
+        for (client, epoch, message) in wills {
+            shard.common.outbox.publish(Arc::new(message)).await;
+            shard.common.meters.wills.increment(1);
+            shard.alarm(&client, Duration::ZERO, Alarm::WillPublished(epoch));
+        }
+    });
 }
 
 fn client_of(key: &[u8]) -> Option<ClientId> {

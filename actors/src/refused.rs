@@ -1,10 +1,11 @@
 //! Why the fleet did not do what it was asked.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use umbel_storage::ledger::Refusal;
 
 /// A refusal. Unless the variant says otherwise nothing was changed and nothing was told to anybody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Refused {
     /// The shard, the node, or the bound on awake actors is full: try again later.
     #[error("the node is busy")]
@@ -40,11 +41,14 @@ pub enum Refused {
     /// The change is larger than a log entry may be. Not worth a retry.
     #[error("the change is too large")]
     TooLarge,
+    /// Nobody who owns the device can be reached: it moves, or there is no quorum. Worth a retry.
+    #[error("nobody who owns the device can be reached")]
+    Unavailable,
 }
 
 impl Refused {
     /// Every reason, in the order of their labels.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Overloaded,
         Self::TooManyInFlight,
         Self::NotOwner,
@@ -56,6 +60,7 @@ impl Refused {
         Self::Unreadable,
         Self::Unknown,
         Self::TooLarge,
+        Self::Unavailable,
     ];
 
     /// Whether the same command may be taken a little later, on this node, without an operator.
@@ -71,7 +76,8 @@ impl Refused {
             | Self::Quarantined
             | Self::Stopping
             | Self::NotListed
-            | Self::TooLarge => false,
+            | Self::TooLarge
+            | Self::Unavailable => false,
         }
     }
 
@@ -89,6 +95,7 @@ impl Refused {
             Self::Unreadable => "unreadable",
             Self::Unknown => "unknown",
             Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -1,9 +1,10 @@
 //! What operators say of devices: create, change, delete.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use umbel_core::{
-    device::{AttributesError, Input, Reply},
+    device::{Input, Reply},
     ids::{ClientId, DeviceId},
 };
 
@@ -13,11 +14,12 @@ use crate::{
     metrics::CommandKind,
     query,
     refused::Refused,
+    remote::Call,
     view::DeviceView,
 };
 
 /// Why a change of what is said of a device did not happen.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum EditError {
     /// The fleet refused to work on it.
     #[error(transparent)]
@@ -35,8 +37,8 @@ pub enum EditError {
         revision: u64,
     },
     /// The attributes are not acceptable.
-    #[error(transparent)]
-    Invalid(#[from] AttributesError),
+    #[error("{0}")]
+    Invalid(String),
 }
 
 impl Fleet {
@@ -46,7 +48,7 @@ impl Fleet {
         device: &DeviceId,
         patch: Bytes,
     ) -> Result<DeviceView, EditError> {
-        self.edit(device, Input::Create { patch }).await
+        self.edit(device, Input::Create { patch }, None).await
     }
 
     /// Changes what is said of a device by a JSON merge patch, if it still has the revision named.
@@ -56,7 +58,7 @@ impl Fleet {
         patch: Bytes,
         if_match: Option<u64>,
     ) -> Result<DeviceView, EditError> {
-        self.edit(device, Input::SetAttributes { patch, if_match })
+        self.edit(device, Input::SetAttributes { patch, if_match }, None)
             .await
     }
 
@@ -66,18 +68,34 @@ impl Fleet {
         device: &DeviceId,
         if_match: Option<u64>,
     ) -> Result<(), EditError> {
+        self.delete(device, if_match, None).await
+    }
+
+    pub(crate) async fn delete(
+        &self,
+        device: &DeviceId,
+        if_match: Option<u64>,
+        call: Option<Call>,
+    ) -> Result<(), EditError> {
         let client = ClientId::from(device.clone());
         let work = Work::Input(Box::new(Input::Delete { if_match }));
-        match self.ask(&client, CommandKind::Registry, work).await? {
+        let asked = self.ask_call(&client, CommandKind::Registry, work, call);
+        match asked.await? {
             Some(Reply::Done) => Ok(()),
             other => Err(edit_error(&client, other)),
         }
     }
 
-    async fn edit(&self, device: &DeviceId, input: Input) -> Result<DeviceView, EditError> {
+    pub(crate) async fn edit(
+        &self,
+        device: &DeviceId,
+        input: Input,
+        call: Option<Call>,
+    ) -> Result<DeviceView, EditError> {
         let client = ClientId::from(device.clone());
         let work = Work::Input(Box::new(input));
-        match self.ask(&client, CommandKind::Registry, work).await? {
+        let asked = self.ask_call(&client, CommandKind::Registry, work, call);
+        match asked.await? {
             Some(Reply::Record(_)) => {
                 query::device(self.shard(&client), &client)?.ok_or(EditError::NotFound)
             },
@@ -91,7 +109,7 @@ fn edit_error(client: &ClientId, reply: Option<Reply>) -> EditError {
         Some(Reply::NotFound) => EditError::NotFound,
         Some(Reply::Exists) => EditError::Exists,
         Some(Reply::PreconditionFailed { revision }) => EditError::PreconditionFailed { revision },
-        Some(Reply::Invalid(why)) => EditError::Invalid(why),
+        Some(Reply::Invalid(why)) => EditError::Invalid(why.to_string()),
         other => EditError::Refused(unexpected(client, other.as_ref())),
     }
 }

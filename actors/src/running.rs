@@ -6,7 +6,7 @@ use ractor::{Actor, ActorRef};
 use thiserror::Error;
 use tracing::warn;
 use umbel_core::ids::ShardId;
-use umbel_storage::ledger::Ledger;
+use umbel_storage::{ledger::Ledger, nodes::Nodes};
 
 use crate::{
     common::Common,
@@ -31,15 +31,37 @@ pub struct Running {
 pub struct StartError(#[from] ractor::SpawnErr);
 
 impl Fleet {
-    /// Starts supervisors and clockwork. No command is taken before [`Fleet::recover`].
+    /// Starts supervisors and clockwork of a fleet that is alone: every connection is held by this process, which does
+    /// not tell its lives apart. No command is taken before [`Fleet::recover`].
     pub async fn start(
         config: Config,
         ledger: Arc<dyn Ledger>,
         outbox: Arc<dyn Outbox>,
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, Running), StartError> {
+        Self::begin(config, (ledger, None), outbox, clock).await
+    }
+
+    /// Starts the fleet of a node among others. Its face is a [`crate::Realm`]. No command is taken before
+    /// [`Fleet::recover`].
+    pub async fn start_among(
+        config: Config,
+        ledger: Arc<dyn Ledger>,
+        nodes: Arc<dyn Nodes>,
+        outbox: Arc<dyn Outbox>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Running), StartError> {
+        Self::begin(config, (ledger, Some(nodes)), outbox, clock).await
+    }
+
+    async fn begin(
+        config: Config,
+        (ledger, nodes): (Arc<dyn Ledger>, Option<Arc<dyn Nodes>>),
+        outbox: Arc<dyn Outbox>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Running), StartError> {
         let count = ledger.shards().max(1);
-        let common = Common::new(config, ledger, outbox, clock);
+        let common = Common::new(config, (ledger, nodes), outbox, clock);
         let shards: Arc<[Arc<Shard>]> = (0..count)
             .map(|number| Shard::new(ShardId(number), &common))
             .collect();

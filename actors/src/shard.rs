@@ -23,9 +23,11 @@ use umbel_core::{
 use crate::{
     admission::Places,
     alarms::{Alarm, Alarms},
+    applied::Applied,
     common::Common,
     refused::Refused,
-    slot::Slot,
+    roll::Rolls,
+    slot::{Mode, Slot},
     troubles::Troubles,
 };
 
@@ -42,12 +44,18 @@ pub(crate) struct Shard {
     /// (a session is stale): a crash finds it out again, sleep must not forget it. One for each such session.
     volatile: Mutex<BTreeMap<ClientId, Arc<DeviceRecord>>>,
     pub(crate) in_flight: Arc<Places>,
+    /// Commands of other nodes that were applied lately.
+    pub(crate) applied: Applied,
+    /// Gateways whose clients are called.
+    pub(crate) rolls: Rolls,
     supervisor: RwLock<Option<ActorCell>>,
     /// The term whose state the table shows, plus one; zero before the first recovery.
     recovered: AtomicU64,
     /// When recovery is tried again after it failed.
     retry_at: AtomicU64,
     has_served: AtomicBool,
+    /// Since when this node may not speak for a shard it has served.
+    lapsed: Mutex<Option<Tick>>,
 }
 
 impl Shard {
@@ -61,10 +69,13 @@ impl Shard {
             alarms: Mutex::new(Alarms::new(common.clock.tick())),
             volatile: Mutex::default(),
             in_flight: Places::new(common.config.shard_in_flight_max),
+            applied: Applied::default(),
+            rolls: Rolls::default(),
             supervisor: RwLock::new(None),
             recovered: AtomicU64::new(0),
             retry_at: AtomicU64::new(0),
             has_served: AtomicBool::new(false),
+            lapsed: Mutex::default(),
         })
     }
 
@@ -79,6 +90,28 @@ impl Shard {
             .ok_or(Refused::NotOwner)
     }
 
+    /// Whether commands may still be worked on in the term in which a read was made.
+    pub(crate) fn still(&self, term: Term) -> Result<(), Refused> {
+        if self.term()? == term {
+            Ok(())
+        } else {
+            Err(Refused::NotOwner)
+        }
+    }
+
+    /// Whether this node owns the shard, even if it does not know its state yet.
+    pub(crate) fn is_owned(&self) -> bool {
+        self.common.ledger.term(self.id).is_some()
+    }
+
+    /// The term whose state the table shows.
+    pub(crate) fn shown(&self) -> Option<Term> {
+        self.recovered
+            .load(Ordering::Acquire)
+            .checked_sub(1)
+            .map(Term)
+    }
+
     pub(crate) fn is_recovered(&self, term: Term) -> bool {
         self.recovered.load(Ordering::Acquire) == term.0.saturating_add(1)
     }
@@ -86,6 +119,14 @@ impl Shard {
     /// Whether recovery may be tried now.
     pub(crate) fn may_recover(&self, now: Tick) -> bool {
         self.retry_at.load(Ordering::Acquire) <= now.millis()
+    }
+
+    pub(crate) fn lapsed(&self) -> Option<Tick> {
+        *self.lapsed.lock()
+    }
+
+    pub(crate) fn set_lapsed(&self, since: Option<Tick>) {
+        *self.lapsed.lock() = since;
     }
 
     /// Recovery failed: not again before this.
@@ -168,9 +209,14 @@ impl Shard {
 
     /// Refuses commands until the table shows the state of the term that begins. What the table showed before is
     /// taken back, since it may have been another node's to change.
-    pub(crate) fn begin_recovery(&self) -> Vec<Arc<Slot>> {
-        self.recovered.store(0, Ordering::Release);
-        self.alarms.lock().begin_anew(self.common.clock.tick());
+    pub(crate) fn begin_recovery(&self, term: Term) -> Vec<Arc<Slot>> {
+        let shown = self.recovered.swap(0, Ordering::AcqRel);
+        // Only the next term surely had no other owner before it, who may have known better.
+        if shown != term.0 {
+            self.volatile.lock().clear();
+        }
+        self.rolls.clear();
+        self.begin_alarms_anew();
         let slots = self.slots_after(None, usize::MAX);
         for slot in &slots {
             self.common.census.moved(slot.clear(), None);
@@ -186,5 +232,49 @@ impl Shard {
         self.has_served.store(true, Ordering::Release);
         self.recovered
             .store(term.0.saturating_add(1), Ordering::Release);
+        self.common.moves.send_modify(|moves| *moves += 1);
+    }
+
+    /// The shard is another node's: what this node knew of it goes. Actors that work finish, and are refused; the rest
+    /// of them goes in the next turn.
+    pub(crate) fn drop_all(self: &Arc<Self>) {
+        self.recovered.store(0, Ordering::Release);
+        self.has_served.store(false, Ordering::Release);
+        self.volatile.lock().clear();
+        self.rolls.clear();
+        self.applied.clear();
+        self.begin_alarms_anew();
+        *self.troubles.lock() = Troubles::default();
+        for slot in self.slots_after(None, usize::MAX) {
+            self.common.census.moved(slot.clear(), None);
+            let mode = {
+                let mut gate = slot.gate.lock();
+                if matches!(gate.mode, Mode::Resting | Mode::Quarantined) {
+                    gate.mode = Mode::Open;
+                }
+                gate.awake.as_ref().map(|awake| awake.id())
+            };
+            match mode {
+                Some(actor) => self.lull_idle(&slot, actor, None),
+                None => self.forget_if_bare(&slot),
+            }
+        }
+        self.common.moves.send_modify(|moves| *moves += 1);
+    }
+
+    /// Whether anything is known here that only an owner knows.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.recovered.load(Ordering::Acquire) == 0 && self.table.read().is_empty()
+    }
+
+    fn begin_alarms_anew(&self) {
+        let now = self.common.clock.tick();
+        let mut alarms = self.alarms.lock();
+        if self.common.nodes.is_some() {
+            // Ends of sessions are kept by their gateway, which asks whoever owns them.
+            *alarms = Alarms::new(now);
+        } else {
+            alarms.begin_anew(now);
+        }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+    atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use umbel_core::{
     time::Tick,
 };
 
-use crate::{admission::Place, device::Command, refused::Refused};
+use crate::{admission::Place, device::Command, lives::NO_LIFE, refused::Refused};
 
 /// What stands behind a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +94,8 @@ pub(crate) struct Slot {
     id: ClientId,
     pub(crate) gate: Mutex<Gate>,
     last_seen: AtomicU64,
+    /// Number of the gateway's life that holds its connection.
+    life: AtomicU32,
     presence: AtomicU8,
     flags: AtomicU8,
 }
@@ -122,6 +124,7 @@ impl Slot {
             id,
             gate: Mutex::new(gate),
             last_seen: AtomicU64::new(0),
+            life: AtomicU32::new(NO_LIFE),
             presence: AtomicU8::new(0),
             flags: AtomicU8::new(0),
         })
@@ -134,6 +137,12 @@ impl Slot {
     /// Notes a sign of life. One store: this is the path of every heartbeat.
     pub(crate) fn touch(&self, now: Tick) {
         self.last_seen.store(now.millis().max(1), Ordering::Relaxed);
+    }
+
+    /// Notes a sign of life that another node reports, unless a later one is known.
+    pub(crate) fn touched(&self, at: Tick) {
+        self.last_seen
+            .fetch_max(at.millis().max(1), Ordering::Relaxed);
     }
 
     /// The last sign of life in this process.
@@ -154,6 +163,11 @@ impl Slot {
         self.has(DEVICE)
     }
 
+    /// The number of the gateway's life that holds its connection, or may.
+    pub(crate) fn life(&self) -> u32 {
+        self.life.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_flapping(&self) -> bool {
         self.has(FLAPPING)
     }
@@ -172,8 +186,14 @@ impl Slot {
     }
 
     /// Takes over what a committed record says, and gives back where the client was counted before.
-    pub(crate) fn adopt(&self, record: &DeviceRecord, is_flapping: bool) -> Option<Standing> {
+    pub(crate) fn adopt(
+        &self,
+        record: &DeviceRecord,
+        is_flapping: bool,
+        life: u32,
+    ) -> Option<Standing> {
         let before = self.standing();
+        self.life.store(life, Ordering::Release);
         let mut flags = STORED;
         if record.kind == Kind::Device {
             flags |= DEVICE;
@@ -190,6 +210,7 @@ impl Slot {
     /// The record is gone. Gives back where the client was counted before.
     pub(crate) fn clear(&self) -> Option<Standing> {
         let before = self.standing();
+        self.life.store(NO_LIFE, Ordering::Release);
         self.presence.store(0, Ordering::Release);
         self.flags.store(0, Ordering::Release);
         before

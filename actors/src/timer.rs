@@ -11,7 +11,7 @@ use tracing::error;
 use umbel_core::{device::Input, ids::ClientId};
 
 use crate::{
-    alarms::Alarm, common::Common, device::Work, metrics::CommandKind, recover, refused::Refused,
+    alarms::Alarm, common::Common, device::Work, metrics::CommandKind, ownership, refused::Refused,
     shard::Shard,
 };
 
@@ -30,9 +30,12 @@ impl Clockwork {
         let task = tokio::spawn(async move {
             let mut ticks = interval(common.config.tick);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut moved = common.nodes.as_ref().map(|nodes| nodes.changes());
             while !*stopped.borrow() {
                 tokio::select! {
                     _ = ticks.tick() => turn(&common, &shards).await,
+                    // An owner is there for its devices at once, not at the next tick.
+                    () = news(moved.as_mut()) => ownership::follow(&common, &shards).await,
                     changed = stopped.changed() => if changed.is_err() { return },
                 }
             }
@@ -51,8 +54,9 @@ impl Clockwork {
 /// One turn of the clockwork.
 async fn turn(common: &Arc<Common>, shards: &[Arc<Shard>]) {
     let now = common.clock.tick();
+    ownership::follow(common, shards).await;
+    ownership::attend(shards, now);
     for shard in shards {
-        follow_ownership(shard).await;
         for (device, alarm) in shard.due(now) {
             ring(shard, &device, alarm);
         }
@@ -61,17 +65,14 @@ async fn turn(common: &Arc<Common>, shards: &[Arc<Shard>]) {
     show(common, shards);
 }
 
-/// A shard that is owned in another term than the one its table shows is recovered before it serves again.
-async fn follow_ownership(shard: &Arc<Shard>) {
-    if !shard.common.is_serving() {
+/// Resolves when the world changed; never for a fleet that is alone.
+async fn news(moved: Option<&mut watch::Receiver<u64>>) {
+    if let Some(moved) = moved
+        && moved.changed().await.is_ok()
+    {
         return;
     }
-    let Some(term) = shard.common.ledger.term(shard.id) else {
-        return;
-    };
-    if !shard.is_recovered(term) && shard.may_recover(shard.common.clock.tick()) {
-        recover::shard(shard).await;
-    }
+    std::future::pending().await
 }
 
 /// Gives an alarm to the device it belongs to.
@@ -101,7 +102,9 @@ pub(crate) fn send(shard: &Arc<Shard>, device: &ClientId, alarm: Alarm) {
 /// Sets an alarm again whose input was refused, if it is worth it.
 pub(crate) fn retry(shard: &Shard, device: &ClientId, alarm: Alarm, why: Refused) {
     // The end of a session is known to nobody but us, so it outlives a quarantine and a change of term.
-    let is_end = matches!(alarm, Alarm::Ended(_)) && why != Refused::Stopping;
+    let is_end = matches!(alarm, Alarm::Ended(_))
+        && why != Refused::Stopping
+        && shard.common.nodes.is_none();
     if why.passes() || is_end {
         shard.alarm_again(device, RETRY, alarm);
     }
@@ -117,6 +120,10 @@ fn show(common: &Common, shards: &[Arc<Shard>]) {
         .map(|shard| shard.troubles.lock().quarantined_count())
         .sum();
     common.meters.quarantined.set(shown(quarantined));
+    let served = shards.iter().filter(|shard| shard.term().is_ok());
+    common.meters.shards_served.set(shown(served.count()));
+    let remembered = shards.iter().map(|shard| shard.applied.len()).sum();
+    common.meters.remembered.set(shown(remembered));
 }
 
 fn shown(number: usize) -> f64 {

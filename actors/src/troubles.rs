@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use umbel_core::{
     ids::ClientId,
     time::{Tick, Timestamp},
@@ -16,7 +17,7 @@ const CLEAR_ABOVE: usize = 256;
 const MESSAGE_BYTES_MAX: usize = 256;
 
 /// A device that waits for an operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantined {
     /// Which.
     pub device: ClientId,

@@ -180,7 +180,7 @@ impl Default for Changes {
     fn default() -> Self {
         Self {
             lag_entries: 64,
-            catch_up: Duration::from_secs(60),
+            catch_up: Duration::from_mins(1),
             step: Duration::from_secs(5),
             transfer: Duration::from_secs(2),
         }

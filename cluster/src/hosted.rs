@@ -8,9 +8,11 @@ use std::{
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use umbel_core::ids::{NodeId, ShardId};
+use umbel_storage::Boot;
 
 use crate::{
     link::{BoxFuture, Handler},
+    lives::Lives,
     raft::{
         mux::Mux,
         rpc::{self, Answer, Ask, Envelope},
@@ -63,14 +65,16 @@ impl Hosted {
 pub(crate) struct Door {
     hosted: Weak<Hosted>,
     mux: Weak<Mux>,
+    lives: Weak<Lives>,
 }
 
 impl Door {
     /// A door to these replicas. Holds nothing alive: a transport never lets go of its handlers.
-    pub(crate) fn new(hosted: &Arc<Hosted>, mux: &Arc<Mux>) -> Self {
+    pub(crate) fn new(hosted: &Arc<Hosted>, mux: &Arc<Mux>, lives: &Arc<Lives>) -> Self {
         Self {
             hosted: Arc::downgrade(hosted),
             mux: Arc::downgrade(mux),
+            lives: Arc::downgrade(lives),
         }
     }
 
@@ -81,18 +85,36 @@ impl Door {
         let Envelope {
             id, group, body, ..
         } = envelope;
+        let Ok(ask) = wire::decode::<Ask>(&body) else {
+            return mux.reply(from, id, &Answer::NotUnderstood);
+        };
+        let Some(lives) = self.lives.upgrade() else {
+            return;
+        };
+        if let Ask::Met { met, yours } = ask {
+            tokio::spawn(async move {
+                let done = lives.told(met.map(Boot), Boot(yours)).await;
+                mux.reply(from, id, &Answer::Done(done));
+            });
+            return;
+        }
+        let appends = matches!(ask, Ask::Append(_));
+        let sound = |shard: &Arc<Shard>| {
+            if appends && shard.is_quarantined() {
+                shard.wanted_by(from);
+            }
+            shard.group()
+        };
         let group = u16::try_from(group)
             .ok()
-            .and_then(|number| hosted.with(ShardId(number), |shard| shard.group()))
+            .and_then(|number| hosted.with(ShardId(number), sound))
             .flatten();
         let Some(group) = group else {
             return mux.reply(from, id, &Answer::NoGroup);
         };
-        let Ok(ask) = wire::decode::<Ask>(&body) else {
-            return mux.reply(from, id, &Answer::NotUnderstood);
-        };
+        let vouched = lives.vouched(from);
         tokio::spawn(async move {
-            let answer = group.answer(from, ask).await;
+            let answer = group.answer(from, ask, vouched).await;
             mux.reply(from, id, &answer);
         });
     }

@@ -3,9 +3,8 @@
 //! Another number of shards would look for every key in the wrong place; another node id would wait for ever for
 //! votes that were never asked for. Both are slips in a settings file, and have to be told before anything is read.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 use umbel_core::ids::NodeId;
 use umbel_storage::{
@@ -14,7 +13,7 @@ use umbel_storage::{
 };
 
 use crate::{
-    codec::{decode_meta, encode_meta},
+    codec::{CodecError, decode_meta, encode_meta},
     config::Config,
     shards::StartError,
 };
@@ -81,28 +80,69 @@ const CHANCE_BITS: u32 = 20;
 
 /// Begins a life of the node: counts it, durably, before anything is said to anybody.
 ///
-/// A number that is not above the highest that other nodes have seen means that the disk went back in time.
+/// A number that is not above the highest that other nodes have met means that the disk went back in time.
 pub async fn begin_life(log: &dyn GroupLog) -> Result<Boot, StartError> {
     let unknown = |error: &dyn fmt::Display| StartError::IdentityUnknown(error.to_string());
-    let lived = lives(log).map_err(|error| unknown(&error))?;
-    let life = lived + 1;
-    let bytes = Bytes::from(encode_meta(life).map_err(|error| unknown(&error))?);
-    let (sender, receiver) = oneshot::channel();
-    let done = Box::new(move |outcome| drop(sender.send(outcome)));
-    log.set_meta(GROUP, Meta::Lives, bytes, done);
-    let outcome = receiver.await.map_err(|error| unknown(&error))?;
-    outcome.map_err(|error| unknown(&error))?;
+    let life = lives(log).map_err(|error| unknown(&error))? + 1;
+    set_lives(log, life)
+        .await
+        .map_err(|error| unknown(&error))?;
     let chance = rand::random::<u64>() & ((1 << CHANCE_BITS) - 1);
     Ok(Boot((life << CHANCE_BITS) | chance))
-}
-
-/// How often the node was started before.
-fn lives(log: &dyn GroupLog) -> Result<u64, crate::codec::CodecError> {
-    log.meta(GROUP, Meta::Lives)
-        .map_or(Ok(0), |bytes| decode_meta("number of lives", &bytes))
 }
 
 /// The number of a life without its part of chance: grows by one at each start.
 pub const fn life(boot: Boot) -> u64 {
     boot.0 >> CHANCE_BITS
+}
+
+/// How often the node was started.
+pub(crate) fn lives(log: &dyn GroupLog) -> Result<u64, CodecError> {
+    log.meta(GROUP, Meta::Lives)
+        .map_or(Ok(0), |bytes| decode_meta("number of lives", &bytes))
+}
+
+/// Counts from there on, durably.
+pub(crate) async fn set_lives(log: &dyn GroupLog, lives: u64) -> Result<(), String> {
+    let bytes = encode_meta(lives).map_err(|error| error.to_string())?;
+    set(log, GROUP, Meta::Lives, bytes).await
+}
+
+/// The newest life met of each other node.
+pub(crate) fn met(log: &dyn GroupLog) -> Result<BTreeMap<NodeId, Boot>, CodecError> {
+    let bytes = log.meta(GROUP, Meta::Met);
+    let met: Vec<(u64, u64)> = bytes.map_or(Ok(Vec::new()), |bytes| {
+        decode_meta("lives of other nodes", &bytes)
+    })?;
+    Ok(met
+        .into_iter()
+        .map(|(node, boot)| (NodeId(node), Boot(boot)))
+        .collect())
+}
+
+/// Remembers them, durably.
+pub(crate) async fn set_met(
+    log: &dyn GroupLog,
+    met: &BTreeMap<NodeId, Boot>,
+) -> Result<(), String> {
+    let met: Vec<(u64, u64)> = met.iter().map(|(node, boot)| (node.0, boot.0)).collect();
+    let bytes = encode_meta(met).map_err(|error| error.to_string())?;
+    set(log, GROUP, Meta::Met, bytes).await
+}
+
+/// Sets a value beside the log and waits until it is durable.
+pub(crate) async fn set(
+    log: &dyn GroupLog,
+    group: GroupId,
+    key: Meta,
+    bytes: Vec<u8>,
+) -> Result<(), String> {
+    let (sender, receiver) = oneshot::channel();
+    let done = Box::new(move |outcome| drop(sender.send(outcome)));
+    log.set_meta(group, key, bytes.into(), done);
+    match receiver.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -11,7 +11,10 @@ use umbel_storage::log::GroupId;
 use crate::{
     hosted::Hosted,
     metrics::{Meters, Totals},
-    raft::group::{Group, Parts},
+    raft::{
+        group::{Group, Parts},
+        rpc::{Answer, Ask},
+    },
 };
 
 /// A shard is rebuilt this often before it is left alone: a disk that damages it again and again has to be
@@ -41,6 +44,7 @@ impl Keeper {
             ticks.tick().await;
             self.count();
             self.rebuild_damaged().await;
+            self.replace_damaged().await;
             self.take_snapshots().await;
         }
     }
@@ -82,6 +86,47 @@ impl Keeper {
                 let why = format!("its state was damaged again after {REBUILDS_MAX} rebuilds");
                 shard.stop(why).await;
             }
+        }
+    }
+
+    /// A replica whose log or state cannot be believed, of a shard that others own: it begins again with nothing, and gets
+    /// everything from them. Only when the owner says that a majority stands behind it *without* this replica: of what only
+    /// damaged replicas have, nothing is thrown away (F15).
+    async fn replace_damaged(&mut self) {
+        let Some(mux) = self.parts.mux.clone() else {
+            return;
+        };
+        for (id, shard) in self.hosted.all().iter() {
+            let Some(leader) = shard.take_wanted() else {
+                continue;
+            };
+            let rebuilds = self.rebuilds.entry(*id).or_default();
+            if !shard.is_quarantined() || *rebuilds >= REBUILDS_MAX {
+                continue;
+            }
+            if !shard.is_replaceable() {
+                if shard.group().is_some() {
+                    *rebuilds += 1;
+                    shard.restart(self.parts.clone()).await;
+                    self.meters.rebuilt();
+                }
+                continue;
+            }
+            let within = self.parts.config.election_max;
+            let asked = mux.ask(leader, u64::from(id.0), &Ask::Speaks, None, within);
+            if !matches!(asked.await, Ok(Answer::Done(true))) {
+                continue;
+            }
+            *rebuilds += 1;
+            tracing::warn!(
+                shard = id.0,
+                node = leader.0,
+                "a damaged replica is replaced by what its owner has"
+            );
+            if let Err(error) = shard.begin_anew(self.parts.clone()).await {
+                tracing::error!(shard = id.0, %error, "a damaged replica cannot be erased");
+            }
+            self.meters.rebuilt();
         }
     }
 

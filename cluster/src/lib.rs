@@ -18,6 +18,7 @@ mod hosted;
 mod identity;
 mod keeper;
 pub mod link;
+mod lives;
 pub mod meta;
 pub mod metrics;
 mod owners;

@@ -210,7 +210,8 @@ impl Known {
 
 impl Drop for Owners {
     fn drop(&mut self) {
-        if let Some(task) = self.task.lock().take() {
+        let task = self.task.lock().take();
+        if let Some(task) = task {
             task.abort();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use umbel_core::ids::{ShardId, Term};
+use umbel_core::ids::{NodeId, ShardId, Term};
 
 /// What this node is in a shard's group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct ShardStatus {
     pub term: Option<Term>,
     /// What this node is in its group.
     pub role: Role,
+    /// Who owns it, as far as was heard within the last lease; this node itself only while a majority answers it.
+    pub leader: Option<NodeId>,
     /// Index of the last applied entry.
     pub applied: u64,
     /// Index of the last entry in the log.
@@ -55,6 +57,8 @@ pub struct ShardStatus {
     pub snapshot: Option<u64>,
     /// Commands waiting to be proposed.
     pub queued: usize,
+    /// Whether the replica may neither vote nor campaign, because it may have forgotten something.
+    pub probation: bool,
     /// Why it serves nothing, if so.
     pub quarantined: Option<String>,
 }

@@ -6,7 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use umbel_actors::ports::BoxFuture;
+use parking_lot::Mutex;
+use umbel_actors::{
+    Realm,
+    ports::{self, BoxFuture},
+    remote::{Answer, Verb},
+};
 use umbel_cluster::{
     link::{Handler, Service, Transport},
     wire,
@@ -63,6 +68,70 @@ impl Handler for BrokerHandler {
         };
         match wire::decode(&body) {
             Ok(tell) => broker.serve_tell(from, tell),
+            Err(error) => tracing::warn!(peer = from.0, %error, "a notice was not understood"),
+        }
+    }
+}
+
+/// Speaks to the fleets of other nodes.
+pub(crate) struct Fleets(pub(crate) Arc<dyn Transport>);
+
+impl ports::Peers for Fleets {
+    fn ask(
+        &self,
+        to: NodeId,
+        verb: &Verb,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<Answer, PeerError>> {
+        asked(&self.0, to, Service::Fleet, verb, within)
+    }
+
+    fn tell(&self, to: NodeId, verb: &Verb) -> Result<(), PeerError> {
+        self.0.notify(to, Service::Fleet, wire::encode(verb))
+    }
+}
+
+/// Where other nodes reach this node's fleet, as long as it is there.
+#[derive(Clone, Default)]
+pub(crate) struct FleetDoor(Arc<Mutex<Option<Realm>>>);
+
+impl FleetDoor {
+    /// Lets other nodes speak to this node's fleet.
+    pub(crate) fn open(transport: &Arc<dyn Transport>, realm: Realm) -> Self {
+        let door = Self(Arc::new(Mutex::new(Some(realm))));
+        transport.serve(Service::Fleet, Arc::new(door.clone()));
+        door
+    }
+
+    /// The fleet goes; the transport may stay.
+    pub(crate) fn close(&self) {
+        drop(self.0.lock().take());
+    }
+
+    fn realm(&self) -> Option<Realm> {
+        self.0.lock().clone()
+    }
+}
+
+impl Handler for FleetDoor {
+    fn request(&self, from: NodeId, body: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        let Some(realm) = self.realm() else {
+            return refused("the node is stopping");
+        };
+        match wire::decode(&body) {
+            // Polled at once by the link: the verb has its place in the order.
+            Ok(verb) => Box::pin(async move { Ok(wire::encode(&realm.serve(from, verb).await)) }),
+            Err(error) => refused(&error.to_string()),
+        }
+    }
+
+    fn notice(&self, from: NodeId, body: Bytes) {
+        let Some(realm) = self.realm() else { return };
+        match wire::decode(&body) {
+            // What is told wants no answer, and takes no time.
+            Ok(verb) => drop(tokio::spawn(async move {
+                drop(realm.serve(from, verb).await);
+            })),
             Err(error) => tracing::warn!(peer = from.0, %error, "a notice was not understood"),
         }
     }

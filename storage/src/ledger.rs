@@ -85,6 +85,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// The term in which this node owns the shard, once all that was committed before is applied here.
     fn term(&self, shard: ShardId) -> Option<Term>;
 
+    /// Whether this node has a copy of the shard to read from, its own or another owner's.
+    fn hosts(&self, shard: ShardId) -> bool {
+        self.term(shard).is_some()
+    }
+
     /// Makes all the writes durable, or none. A term that is over is refused with [`Refusal::NotOwner`].
     fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt;
 

@@ -47,21 +47,24 @@ pub enum Meta {
     Committed = 3,
     /// What the state store had made durable when it was last asked (a [`crate::state::Mark`]).
     Checkpoint = 4,
-    /// Of the node, not of a group: how often its process was started, and what it heard of other nodes' lives.
+    /// Of the node, not of a group: how often its process was started.
     Lives = 5,
     /// Why the group may not vote yet.
     Probation = 6,
+    /// Of the node, not of a group: the newest life it met of each other node.
+    Met = 7,
 }
 
 impl Meta {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Vote,
         Self::Purged,
         Self::Committed,
         Self::Checkpoint,
         Self::Lives,
         Self::Probation,
+        Self::Met,
     ];
 }
 

@@ -11,6 +11,7 @@
 mod broker;
 mod campaign;
 mod days;
+mod disks;
 mod gateway;
 mod gossip;
 mod majority;

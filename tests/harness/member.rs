@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     Answer, Outcome, Running, eventually, mosquitto,
     netns::Namespace,
-    node::{eprintln_tail, launched},
+    node::{eprintln_tail, launched, started},
     outcome, program, request,
     session::Session,
 };
@@ -71,6 +71,18 @@ impl Member {
         let (child, at) = self.inside(|| launched(&folder, command));
         self.child = Some(child);
         self.at = at;
+    }
+
+    /// Starts it; it may end by itself before it says where it listens.
+    pub fn try_start(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let mut command = Command::new(program("umbel"));
+        command.arg("node").arg("--config").arg(self.config());
+        let folder = self.folder.clone();
+        if let Ok((child, at)) = self.inside(|| started(&folder, command)) {
+            self.child = Some(child);
+            self.at = at;
+        }
     }
 
     /// Whether its process is there.

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -164,7 +164,21 @@ fn launch(folder: &Path, settings: &[(String, String)]) -> (Child, Endpoints) {
 }
 
 /// Starts a command that writes a ports file, and waits for it.
-pub(crate) fn launched<T: DeserializeOwned>(folder: &Path, mut command: Command) -> (Child, T) {
+pub(crate) fn launched<T: DeserializeOwned>(folder: &Path, command: Command) -> (Child, T) {
+    match started(folder, command) {
+        Ok(started) => started,
+        Err(status) => {
+            let log = fs::read_to_string(folder.join("node.log")).unwrap_or_default();
+            panic!("the node ended with {status}:\n{log}");
+        },
+    }
+}
+
+/// The same for one that may end instead, with this status.
+pub(crate) fn started<T: DeserializeOwned>(
+    folder: &Path,
+    mut command: Command,
+) -> Result<(Child, T), ExitStatus> {
     let ports = folder.join("ports.json");
     if ports.exists() {
         fs::remove_file(&ports).unwrap();
@@ -185,10 +199,9 @@ pub(crate) fn launched<T: DeserializeOwned>(folder: &Path, mut command: Command)
         .unwrap();
     let at = eventually("the node says where it listens", || {
         if let Some(status) = child.try_wait().unwrap() {
-            let log = fs::read_to_string(folder.join("node.log")).unwrap_or_default();
-            panic!("the node ended with {status}:\n{log}");
+            return Some(Err(status));
         }
-        serde_json::from_slice(&fs::read(&ports).ok()?).ok()
+        serde_json::from_slice(&fs::read(&ports).ok()?).ok().map(Ok)
     });
-    (child, at)
+    at.map(|at| (child, at))
 }

@@ -3,6 +3,7 @@
 mod bounds;
 mod crash;
 mod lists;
+mod realm;
 mod recovery;
 mod sessions;
 mod shadows;

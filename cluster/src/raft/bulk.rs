@@ -38,7 +38,7 @@ const PIECE_BYTES: usize = 512 << 10;
 /// How long a piece may take to be written on the other side.
 const PIECE_WITHIN: Duration = Duration::from_secs(10);
 /// How long checking and installing may take: rows are written one by one.
-const INSTALL_WITHIN: Duration = Duration::from_secs(600);
+const INSTALL_WITHIN: Duration = Duration::from_mins(10);
 /// A piece that was lost is sent again so often before the stream is given up; openraft begins another soon.
 const TRIES_MAX: u32 = 5;
 /// What is waited before a piece is sent again.

@@ -3,6 +3,8 @@
 mod answer;
 mod elect;
 mod members;
+mod probation;
+mod snapshots;
 mod transfer;
 
 use std::{
@@ -22,7 +24,7 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Mutex as AsyncMutex, watch},
+    sync::{Mutex as AsyncMutex, oneshot, watch},
     time::{Instant, timeout},
 };
 use umbel_core::ids::{ShardId, Term};
@@ -36,6 +38,7 @@ pub(crate) use self::elect::Act;
 pub use self::members::{ChangeError, Changed, Members};
 use crate::{
     clock::Moment,
+    codec,
     config::Config,
     raft::{
         Damage, Fatal,
@@ -45,15 +48,12 @@ use crate::{
         mux::Mux,
         network::Network,
         recent::Common,
-        recover::{self, Checkpoint, Received},
+        recover::{self, Received},
         state_machine::StateMachine,
         types::{self, Payload, Types, Verdict},
     },
     status::Role,
 };
-
-/// How long openraft may take to learn of a snapshot; the next one purges what this one could not.
-const PURGE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a group is made of.
 #[derive(Clone)]
@@ -68,6 +68,26 @@ pub(crate) struct Parts {
     pub(crate) config: Arc<Config>,
     /// The way to other members, unless this node is alone.
     pub(crate) mux: Option<Arc<Mux>>,
+}
+
+impl Parts {
+    /// Erases everything of a shard: rows first, so that what a crash leaves is a log without its rows, which is not
+    /// served and erased again.
+    pub(crate) async fn erase(&self, shard: ShardId) -> Result<(), String> {
+        let state = Arc::clone(&self.state);
+        tokio::task::spawn_blocking(move || state.erase(shard))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        let (sender, receiver) = oneshot::channel();
+        let done = Box::new(move |outcome| drop(sender.send(outcome)));
+        self.log.remove(GroupId(u64::from(shard.0)), done);
+        match receiver.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
 }
 
 /// How a group begins of which nothing is on disk.
@@ -108,6 +128,8 @@ pub(crate) struct Group {
     campaigning: AtomicBool,
     /// Takes no proposals: ownership is being handed over.
     fenced: AtomicBool,
+    /// Neither votes nor campaigns; see [`probation`].
+    probation: AtomicBool,
     /// Held while a batch is in openraft's hands.
     writing: AsyncMutex<()>,
     /// One change of members or transfer at a time.
@@ -125,23 +147,27 @@ impl Group {
         begin: Begin,
         told: watch::Sender<u64>,
     ) -> Result<Self, Damage> {
-        let Parts {
-            log,
-            state,
-            fatal,
-            config,
-            mux,
-        } = parts;
-        let node = config.node.0;
+        let node = parts.config.node.0;
         let id = GroupId(u64::from(shard.0));
-        let (store, machine, had_leader, sole_voter) = {
-            let (log, state) = (Arc::clone(&log), Arc::clone(&state));
-            let with_peers = mux.is_some();
-            let opening = move || open(shard, node, &log, state, fatal, with_peers, told);
-            tokio::task::spawn_blocking(opening)
-                .await
-                .map_err(|error| Damage::new(format!("recovery ended: {error}")))??
+        let opening = Opening {
+            shard,
+            node,
+            log: Arc::clone(&parts.log),
+            state: parts.state,
+            fatal: parts.fatal,
+            with_peers: parts.mux.is_some(),
+            told,
         };
+        let (log, config, mux) = (parts.log, parts.config, parts.mux);
+        let Opened {
+            store,
+            machine,
+            had_leader,
+            probation,
+            sole_voter,
+        } = tokio::task::spawn_blocking(move || opening.open())
+            .await
+            .map_err(|error| Damage::new(format!("recovery ended: {error}")))??;
         let machine = Arc::new(machine);
         let common = store.common();
         let lease = Arc::new(Lease::new(node, config.lease()));
@@ -150,9 +176,10 @@ impl Group {
             mux: mux.clone(),
             lease: Arc::clone(&lease),
         };
+        let settings = Arc::new(settings(shard, &config, mux.is_some()));
         let raft = Raft::new(
             node,
-            Arc::new(settings(shard, &config, mux.is_some())),
+            settings,
             network,
             store,
             StateMachine(Arc::clone(&machine)),
@@ -160,11 +187,8 @@ impl Group {
         .await
         .map_err(|error| stopped(&machine, &error))?;
         let server = raft.server_metrics();
-        let promised = if had_leader && !sole_voter {
-            Moment::now().plus(config.election_max)
-        } else {
-            Moment::default()
-        };
+        let restrained = had_leader && !sole_voter;
+        let promised = restrained.then(|| Moment::now().plus(config.election_max));
         let mut group = Self {
             node,
             id,
@@ -177,9 +201,10 @@ impl Group {
             config,
             lease,
             mux,
-            timers: Mutex::new(elect::Timers::new(promised)),
+            timers: Mutex::new(elect::Timers::new(promised.unwrap_or_default())),
             campaigning: AtomicBool::new(false),
             fenced: AtomicBool::new(false),
+            probation: AtomicBool::new(probation),
             writing: AsyncMutex::new(()),
             changing: AsyncMutex::new(()),
             receiving: AsyncMutex::new(()),
@@ -190,14 +215,14 @@ impl Group {
 
     /// Makes a new group, or lets an only voter take office without waiting for a timer.
     async fn rise(&mut self, begin: Begin) -> Result<(), Damage> {
-        let begun = self
+        let initialized = self
             .raft
             .is_initialized()
             .await
             .map_err(|error| stopped(&self.machine, &error))?;
-        let risen = if !begun && begin == Begin::Waiting {
-            Ok(())
-        } else if !begun {
+        let risen = if !initialized && begin == Begin::Waiting {
+            self.begin_probation().await.map_err(Damage::new)
+        } else if !initialized {
             // A crash on the way is harmless: entry 0 says who votes, and the next start goes on from there.
             self.alone = true;
             let members = BTreeSet::from([self.node]);
@@ -307,89 +332,6 @@ impl Group {
         }
     }
 
-    /// Takes a snapshot, remembers durably how far the state is, and lets openraft purge the log, except for a tail for
-    /// peers that are a little late; `all` leaves hardly any.
-    pub(crate) async fn snapshot(&self, all: bool) -> Result<(), Damage> {
-        let tail = self.tail(all);
-        let failed = |what: &str, error: &dyn std::fmt::Display| {
-            Damage::new(format!("{what} of shard {}: {error}", self.id))
-        };
-        let mark = self
-            .machine
-            .take_snapshot()
-            .await
-            .map_err(|error| failed("snapshot", &error))?;
-        let mark = Checkpoint::of(&mark)
-            .encode()
-            .map_err(|error| failed("mark", &error))?;
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        self.log.set_meta(
-            self.id,
-            Meta::Checkpoint,
-            mark.into(),
-            Box::new(move |outcome| drop(sender.send(outcome))),
-        );
-        match receiver.await {
-            Ok(Ok(())) => {},
-            Ok(Err(error)) => return Err(failed("checkpoint mark", &error)),
-            Err(error) => return Err(failed("checkpoint mark", &error)),
-        }
-        self.machine.prepare();
-        self.raft
-            .trigger()
-            .snapshot()
-            .await
-            .map_err(|error| stopped(&self.machine, &error))?;
-        match tail {
-            Some(tail) => self.purge_but(tail).await,
-            None => Ok(()),
-        }
-    }
-
-    /// How many entries to keep, if fewer than openraft keeps by itself.
-    fn tail(&self, all: bool) -> Option<u64> {
-        let policy = self.config.snapshots;
-        self.mux.as_ref()?;
-        if all {
-            return Some(policy.tail_entries);
-        }
-        let progress = self.machine.progress();
-        let entries = progress
-            .applied
-            .saturating_sub(progress.snapshot.unwrap_or(0));
-        let each = progress.fresh_bytes / entries.max(1);
-        let tail = policy.peer_tail_bytes.checked_div(each)?;
-        (tail < policy.peer_tail_entries).then_some(tail.max(policy.tail_entries))
-    }
-
-    /// Purges up to the snapshot that openraft is about to learn of, but for so many entries.
-    async fn purge_but(&self, tail: u64) -> Result<(), Damage> {
-        let Some(at) = self.machine.progress().snapshot else {
-            return Ok(());
-        };
-        let mut data = self.raft.data_metrics();
-        let known = data.wait_for(|data| data.snapshot.is_some_and(|id| id.index >= at));
-        if timeout(PURGE_WITHIN, known).await.is_err() {
-            return Ok(());
-        }
-        let Some(upto) = at.checked_sub(tail) else {
-            return Ok(());
-        };
-        self.raft
-            .trigger()
-            .purge_log(upto)
-            .await
-            .map_err(|error| stopped(&self.machine, &error))
-    }
-
-    /// A fresh, durable copy of the rows. openraft is not told: what it has purged stays as it was.
-    pub(crate) async fn cut(&self) -> Result<umbel_storage::snapshot::Snapshot, Damage> {
-        let taken = self.machine.take_snapshot().await;
-        taken.map_err(|error| Damage::new(format!("snapshot of shard {}: {error}", self.id)))?;
-        let latest = self.machine.latest_snapshot();
-        latest.ok_or_else(|| Damage::new("the snapshot is gone".to_owned()))
-    }
-
     /// What this node is in the group.
     pub(crate) fn role(&self) -> Role {
         let state = self.server.borrow().state;
@@ -432,39 +374,81 @@ impl Group {
     }
 }
 
-fn open(
+/// What is looked at before a group starts.
+struct Opening {
     shard: ShardId,
     node: u64,
-    log: &Arc<dyn GroupLog>,
+    log: Arc<dyn GroupLog>,
     state: Arc<dyn State>,
     fatal: Fatal,
     with_peers: bool,
     told: watch::Sender<u64>,
-) -> Result<(LogStore, Machine, bool, bool), Damage> {
-    let id = GroupId(u64::from(shard.0));
-    let mut store = LogStore::open(id, node, Arc::clone(log), Arc::clone(&fatal))?;
-    if with_peers {
-        match recover::finish_install(shard, state.as_ref(), log.as_ref(), &store)? {
-            Received::Settled => {},
-            Received::Committed(id) => store.trust_upto(id),
-            Received::Installed => store = LogStore::open(id, node, Arc::clone(log), fatal)?,
+}
+
+/// What was found.
+struct Opened {
+    store: LogStore,
+    machine: Machine,
+    /// Whether the group ever had a leader, as far as this node knows.
+    had_leader: bool,
+    probation: bool,
+    sole_voter: bool,
+}
+
+impl Opening {
+    /// Blocks: reads records, and restores a snapshot where that is needed.
+    fn open(self) -> Result<Opened, Damage> {
+        let mut store = self.log_store()?;
+        let (shard, state, log) = (self.shard, self.state.as_ref(), self.log.as_ref());
+        if self.with_peers {
+            match recover::finish_install(shard, state, log, &store)? {
+                Received::Settled => {},
+                Received::Committed(id) => store.trust_upto(id),
+                Received::Installed => store = self.log_store()?,
+            }
         }
+        let recovered = recover::recover(shard, state, log, &store)?;
+        let sole_voter =
+            recover::sole_voter(self.node, &recovered.applied, &store, self.with_peers)?;
+        if sole_voter {
+            store.trust_whole_log();
+        }
+        let probation = !sole_voter && self.is_on_probation()?;
+        let machine = Machine::new(
+            shard,
+            self.state,
+            store.common(),
+            recovered.applied,
+            recovered.snapshot,
+            self.told,
+        )?;
+        Ok(Opened {
+            had_leader: store.stored_vote()?.is_some(),
+            probation,
+            store,
+            machine,
+            sole_voter,
+        })
     }
-    let recovered = recover::recover(shard, state.as_ref(), log.as_ref(), &store)?;
-    let sole_voter = recover::sole_voter(node, &recovered.applied, &store, with_peers)?;
-    if sole_voter {
-        store.trust_whole_log();
+
+    fn is_on_probation(&self) -> Result<bool, Damage> {
+        let id = GroupId(u64::from(self.shard.0));
+        let noted = self.log.meta(id, Meta::Probation);
+        noted.map_or(Ok(false), |bytes| {
+            codec::decode_meta("probation", &bytes)
+                .map_err(|error| Damage::of_record("probation", &error))
+        })
     }
-    let machine = Machine::new(
-        shard,
-        state,
-        store.common(),
-        recovered.applied,
-        recovered.snapshot,
-        told,
-    )?;
-    let had_leader = store.stored_vote()?.is_some();
-    Ok((store, machine, had_leader, sole_voter))
+
+    fn log_store(&self) -> Result<LogStore, Damage> {
+        let id = GroupId(u64::from(self.shard.0));
+        LogStore::open(
+            id,
+            self.node,
+            Arc::clone(&self.log),
+            Arc::clone(&self.fatal),
+        )
+    }
 }
 
 /// Where there are peers, elections and heartbeats are ours ([`elect`]): openraft 0.9 draws its election timeout once for

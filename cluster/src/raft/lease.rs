@@ -10,7 +10,7 @@
 //! gave away by itself (a transfer, a step down) is over for good in that term ([`Lease::yielded`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
@@ -80,7 +80,7 @@ impl Lease {
         inner.begin(leader);
         if now >= inner.until {
             let sent = self.quorum_sent(&inner.sent, members, now);
-            inner.until = sent.map_or(Moment::default(), |sent| sent.plus(self.length));
+            inner.until = sent.map(|sent| sent.plus(self.length)).unwrap_or_default();
         }
         inner.leader == leader && now < inner.until
     }
@@ -105,7 +105,7 @@ impl Lease {
         members: &Membership<u64, EmptyNode>,
         now: Moment,
     ) -> Option<Moment> {
-        let of_set = |voters: &std::collections::BTreeSet<u64>| {
+        let of_set = |voters: &BTreeSet<u64>| {
             let mut moments: Vec<Moment> = voters
                 .iter()
                 .filter_map(|voter| {
@@ -163,8 +163,6 @@ impl Drop for Deciding<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     const LENGTH: Duration = Duration::from_millis(800);

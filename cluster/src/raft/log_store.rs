@@ -57,7 +57,7 @@ impl LogStore {
             .meta(group, Meta::Purged)
             .map(|bytes| types::decode_id(&bytes))
             .transpose()
-            .map_err(|error| Damage::new(format!("purge mark: {error}")))?;
+            .map_err(|error| Damage::of_record("purge mark", &error))?;
         let mut store = Self {
             group,
             node,
@@ -119,7 +119,7 @@ impl LogStore {
             .first()
             .ok_or_else(|| Damage::new(format!("log entry {index} is missing")))?;
         types::decode_entry(bytes)
-            .map_err(|error| Damage::new(format!("log entry {index}: {error}")))
+            .map_err(|error| Damage::of_record(&format!("log entry {index}"), &error))
     }
 
     /// The vote that is stored, as it was written.
@@ -128,7 +128,7 @@ impl LogStore {
             .meta(self.group, Meta::Vote)
             .map(|bytes| types::decode_vote(&bytes))
             .transpose()
-            .map_err(|error| Damage::new(format!("vote: {error}")))
+            .map_err(|error| Damage::of_record("vote", &error))
     }
 
     fn read(&self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {

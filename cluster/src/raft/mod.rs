@@ -35,6 +35,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::codec::CodecError;
+
 /// Ends the process with a message: what was to be durable may not be.
 pub(crate) type Fatal = Arc<dyn Fn(String) + Send + Sync>;
 
@@ -43,11 +45,29 @@ pub(crate) type Fatal = Arc<dyn Fn(String) + Send + Sync>;
 #[error("{detail}")]
 pub(crate) struct Damage {
     detail: String,
+    /// Not damaged, but of a release that is newer than this one.
+    newer: bool,
 }
 
 impl Damage {
     /// In words, for the operator.
     pub(crate) fn new(detail: String) -> Self {
-        Self { detail }
+        Self {
+            detail,
+            newer: false,
+        }
+    }
+
+    /// Of a record that does not decode.
+    pub(crate) fn of_record(what: &str, error: &CodecError) -> Self {
+        Self {
+            detail: format!("{what}: {error}"),
+            newer: matches!(error, CodecError::Format { .. }),
+        }
+    }
+
+    /// Whether what was found is whole, and this release too old for it. It must not be thrown away.
+    pub(crate) fn is_newer(&self) -> bool {
+        self.newer
     }
 }

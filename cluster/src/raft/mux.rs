@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -27,6 +27,7 @@ use umbel_storage::{PeerError, Reach};
 use crate::{
     clock::Moment,
     link::{Service, Transport},
+    lives::Lives,
     raft::{
         lease::Lease,
         rpc::{self, Answer, Appended, Ask, Envelope},
@@ -98,6 +99,7 @@ pub(crate) struct Mux {
     waiting: Mutex<HashMap<u64, Waiting>>,
     next: AtomicU64,
     tasks: Mutex<JoinSet<()>>,
+    lives: OnceLock<Weak<Lives>>,
     me: Weak<Self>,
 }
 
@@ -110,6 +112,7 @@ impl Mux {
             waiting: Mutex::default(),
             next: AtomicU64::new(1),
             tasks: Mutex::new(JoinSet::new()),
+            lives: OnceLock::new(),
             me: Weak::clone(me),
         });
         let watching = watch_links(Arc::clone(&mux.transport), Arc::downgrade(&mux));
@@ -120,6 +123,18 @@ impl Mux {
     /// The way to other nodes.
     pub(crate) fn transport(&self) -> &Arc<dyn Transport> {
         &self.transport
+    }
+
+    /// From now on these say whose votes count.
+    pub(crate) fn heed(&self, lives: &Arc<Lives>) {
+        // Only the first call counts, and there is only one.
+        drop(self.lives.set(Arc::downgrade(lives)));
+    }
+
+    /// Whether votes of that node count, and votes may be given to it.
+    pub(crate) fn vouched(&self, node: NodeId) -> bool {
+        let lives = self.lives.get().and_then(Weak::upgrade);
+        lives.is_some_and(|lives| lives.vouched(node))
     }
 
     /// Whether there is a link to a node.
@@ -238,7 +253,7 @@ impl Mux {
             return;
         };
         drop(all);
-        let answer = wire::decode::<Answer>(body).map_err(|_| Lost::Misfit);
+        let answer = wire::decode::<Answer>(body).map_err(|_unknown| Lost::Misfit);
         let taken = matches!(
             answer,
             Ok(Answer::Append(

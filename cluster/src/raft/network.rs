@@ -112,10 +112,10 @@ impl RaftNetwork<Types> for Peer {
         let ask = Append::of(&request)
             .map(Ask::Append)
             .map_err(|error| NetworkError::new(&fmt_error(error)))?;
-        match self.ask(&ask, credit, &option).await? {
-            Answer::Append(appended) => Ok(appended.into()),
-            _ => Err(failed(Lost::Misfit)),
-        }
+        let Answer::Append(appended) = self.ask(&ask, credit, &option).await? else {
+            return Err(failed(Lost::Misfit));
+        };
+        Ok(appended.into())
     }
 
     async fn vote(
@@ -127,18 +127,24 @@ impl RaftNetwork<Types> for Peer {
             vote: request.vote.into(),
             last: request.last_log_id.map(Place::from),
         };
-        match self.ask(&ask, None, &option).await? {
-            Answer::Vote {
-                vote,
-                granted,
-                last,
-            } => Ok(VoteResponse::new(
-                Vote::from(vote),
-                last.map(Id::from),
-                granted,
-            )),
-            _ => Err(failed(Lost::Misfit)),
+        // A vote of who may have forgotten what it promised is no vote.
+        let vouched = |mux: &Arc<Mux>| mux.vouched(self.to);
+        if !self.network.mux.as_ref().is_some_and(vouched) {
+            return Err(Unreachable::new(&NoLink(self.to)).into());
         }
+        let Answer::Vote {
+            vote,
+            granted,
+            last,
+        } = self.ask(&ask, None, &option).await?
+        else {
+            return Err(failed(Lost::Misfit));
+        };
+        Ok(VoteResponse::new(
+            Vote::from(vote),
+            last.map(Id::from),
+            granted,
+        ))
     }
 
     async fn full_snapshot(

@@ -116,7 +116,7 @@ pub(crate) fn finish_install(
         return Ok(Received::Settled);
     };
     let applied = Applied::decode(&snapshot.mark.meta)
-        .map_err(|error| Damage::new(format!("snapshot: {error}")))?;
+        .map_err(|error| Damage::of_record("snapshot", &error))?;
     let Some(id) = applied.id else {
         return Ok(Received::Settled);
     };
@@ -199,7 +199,7 @@ fn inspect(
         .meta(GroupId(u64::from(shard.0)), Meta::Checkpoint)
         .map(|bytes| Checkpoint::decode(&bytes))
         .transpose()
-        .map_err(|error| Damage::new(format!("checkpoint mark: {error}")))?;
+        .map_err(|error| Damage::of_record("checkpoint mark", &error))?;
     // Only the index: behind it, part of a later batch may be in the rows, which the state itself accounts for.
     if let Some(checkpoint) = checkpoint.filter(|checkpoint| mark.index < checkpoint.index) {
         return Ok(Found::Rebuild(format!(
@@ -282,7 +282,7 @@ fn restore(
         return Ok(None);
     };
     let applied = Applied::decode(&snapshot.mark.meta)
-        .map_err(|error| Damage::new(format!("snapshot: {error}")))?;
+        .map_err(|error| Damage::of_record("snapshot", &error))?;
     match fits(&applied, store)? {
         Found::Sound(_) => {},
         Found::Rebuild(why) => return Err(Damage::new(format!("the snapshot is too old: {why}"))),

@@ -16,6 +16,9 @@ use crate::{
     wire::{self, WireError},
 };
 
+/// What is asked of a node and not of one of its groups.
+pub(crate) const NO_GROUP: u64 = u64::MAX;
+
 /// One message of a frame.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Envelope {
@@ -42,6 +45,12 @@ pub(crate) enum Ask {
     Release { vote: VoteSeen },
     /// The leader of that vote has given up, and wants the asked to follow it: campaign at once.
     TakeOver { vote: VoteSeen },
+    /// Does the asked own the shard, acknowledged by a majority?
+    Speaks,
+    /// May the asked vote, as soon as it is a voter?
+    Ready,
+    /// To a node, not to a group ([`NO_GROUP`]): the newest of its lives that was met, and the one that is spoken to.
+    Met { met: Option<u64>, yours: u64 },
 }
 
 /// A leader's entries.

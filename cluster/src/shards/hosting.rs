@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use umbel_core::ids::{NodeId, ShardId};
 use umbel_storage::{
     Owner,
@@ -79,7 +79,7 @@ impl Shards {
         }
         if !self.is_on_disk(shard) {
             // Rows without a log are what is left of a replica that was being erased.
-            self.erase_state(shard).await?;
+            self.erase(shard).await?;
         }
         let (limits, parts) = (self.config.limits, self.parts.clone());
         let shard = Shard::start(shard, limits, parts, Begin::Waiting).await;
@@ -96,24 +96,12 @@ impl Shards {
         };
         replica.queue.close();
         replica.end().await;
-        // Rows first: what a crash leaves is a log without its rows, which is not served and retired again.
-        self.erase_state(shard).await?;
-        let (sender, receiver) = oneshot::channel();
-        let done = Box::new(move |outcome| drop(sender.send(outcome)));
-        self.log.remove(GroupId(u64::from(shard.0)), done);
-        match receiver.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(ChangeError::Replica(error.to_string())),
-            Err(error) => Err(ChangeError::Replica(error.to_string())),
-        }
+        self.erase(shard).await
     }
 
-    async fn erase_state(&self, shard: ShardId) -> Result<(), ChangeError> {
-        let state = Arc::clone(&self.state);
-        tokio::task::spawn_blocking(move || state.erase(shard))
-            .await
-            .map_err(|error| ChangeError::Replica(error.to_string()))?
-            .map_err(|error| ChangeError::Replica(error.to_string()))
+    async fn erase(&self, shard: ShardId) -> Result<(), ChangeError> {
+        let erased = self.parts.erase(shard).await;
+        erased.map_err(ChangeError::Replica)
     }
 
     /// On the owner: brings the shard's members to what is asked for, as far as is possible and safe. Idempotent; an

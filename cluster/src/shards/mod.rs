@@ -31,6 +31,7 @@ use crate::{
     identity::{self, Identity},
     keeper::Keeper,
     link::{Service, Transport},
+    lives::{self, Lives},
     metrics::Meters,
     queue::Proposal,
     raft::{
@@ -132,12 +133,12 @@ impl Shards {
         for shard in start_all(&shards.parts, shards.found_on_disk()).await? {
             shards.begin(shard);
         }
-        shards.look_after();
+        shards.look_after()?;
         Ok(shards)
     }
 
     /// Starts the tasks that look after all groups, and opens the door to other members.
-    fn look_after(&self) {
+    fn look_after(&self) -> Result<(), StartError> {
         let keeper = Keeper {
             hosted: Arc::clone(&self.hosted),
             parts: self.parts.clone(),
@@ -148,7 +149,17 @@ impl Shards {
         let mut tasks = self.tasks.lock();
         tasks.push(tokio::spawn(keeper.run()));
         if let Some(mux) = &self.parts.mux {
-            let door = Door::new(&self.hosted, mux);
+            let lives = Lives::new(
+                self.boot,
+                Arc::clone(&self.log),
+                Arc::clone(&self.hosted),
+                mux,
+            );
+            let lives = Arc::new(lives.map_err(StartError::IdentityUnknown)?);
+            mux.heed(&lives);
+            let door = Door::new(&self.hosted, mux, &lives);
+            let telling = lives::run(lives, mux.transport().peers());
+            tasks.push(tokio::spawn(telling));
             mux.transport().serve(Service::Raft, Arc::new(door));
             let receiver = bulk::Receiver(Arc::downgrade(&self.hosted));
             mux.transport().serve(Service::Bulk, Arc::new(receiver));
@@ -156,6 +167,7 @@ impl Shards {
             let conductor = conductor::run(hosted, Arc::clone(mux), heartbeat);
             tasks.push(tokio::spawn(conductor));
         }
+        Ok(())
     }
 
     /// This life of this node.
@@ -316,6 +328,11 @@ impl Ledger for Shards {
 
     fn term(&self, shard: ShardId) -> Option<Term> {
         self.hosted.with(shard, |shard| shard.term()).flatten()
+    }
+
+    fn hosts(&self, shard: ShardId) -> bool {
+        let sound = |shard: &Arc<Shard>| !shard.is_quarantined();
+        self.hosted.with(shard, sound).unwrap_or(false)
     }
 
     fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use umbel_storage::{Ledger, Table, Write};
 
 use crate::world::{SHARD, World, set, until};
 
@@ -50,12 +51,7 @@ async fn f2_a_killed_follower_is_no_reason_for_errors_or_elections() {
     let mut count = 0;
     while begun.elapsed() < Duration::from_millis(2500) {
         count += 1;
-        let writes = vec![umbel_storage::Write::put(
-            umbel_storage::Table::Device,
-            "k",
-            count.to_string().into(),
-        )];
-        use umbel_storage::Ledger;
+        let writes = vec![Write::put(Table::Device, "k", count.to_string().into())];
         let receipt = world.at(owner).shards.propose(SHARD, term, writes);
         assert_eq!(receipt.await, Ok(()), "write {count}");
     }

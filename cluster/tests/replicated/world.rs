@@ -59,8 +59,17 @@ impl World {
     }
 
     pub(crate) async fn with(nodes: u64, shards: u16, adjust: fn(&mut Config)) -> Self {
+        Self::over(MemoryNet::new(), nodes, shards, adjust).await
+    }
+
+    pub(crate) async fn over(
+        net: MemoryNet,
+        nodes: u64,
+        shards: u16,
+        adjust: fn(&mut Config),
+    ) -> Self {
         let mut world = Self {
-            net: MemoryNet::new(),
+            net,
             shards,
             disks: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -117,6 +126,10 @@ impl World {
     }
 
     /// Ends a node's process in the middle of whatever it does.
+    #[expect(
+        clippy::unused_async,
+        reason = "a shutdown is spawned, which needs the runtime"
+    )]
     pub(crate) async fn kill(&mut self, id: u64) {
         let id = node(id);
         self.net.stop(id);
@@ -124,10 +137,10 @@ impl World {
             return;
         };
         if let Some(disk) = self.disks.get_mut(&id) {
-            *disk = Disk {
-                log: Arc::new(disk.log.crash_copy()),
-                state: Arc::new(disk.state.crash_copy()),
-            };
+            // The state first: what runs on may still append, and rows are never ahead of the log.
+            let state = Arc::new(disk.state.crash_copy());
+            let log = Arc::new(disk.log.crash_copy());
+            *disk = Disk { log, state };
         }
         // What is still running of it writes to a disk that nobody reads any more.
         drop(running.owners);

@@ -7,7 +7,7 @@
 use std::{io::Write as _, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
-use umbel_actors::{Fleet, ports::Clock};
+use umbel_actors::{Fleet, Realm, ports::Clock};
 use umbel_core::{
     ids::ClientId,
     policy::{Context, Policy},
@@ -54,13 +54,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .await?;
     broker.attach(Arc::new(fleet.clone()));
     fleet.recover().await;
+    let peers = Arc::new(umbel_actors::ports::NoPeers);
+    let (realm, rounds) = Realm::start(fleet, peers, umbel_actors::Timing::default());
     let instruments = Instruments {
         checks: Box::new(Vec::new),
         metrics: Box::new(String::new),
         operator: Arc::new(umbel_http::operator::Alone),
         elsewhere: Arc::new(umbel_http::Nowhere),
     };
-    let backend: Arc<dyn Backend> = Arc::new(Api::new(fleet, broker, clock, instruments));
+    let backend: Arc<dyn Backend> = Arc::new(Api::new(realm, broker, clock, instruments));
     let (stop, stopped) = watch::channel(false);
     let limits = Limits::default();
     let anybody = ClientId::parse("anybody")?;
@@ -82,6 +84,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     stop.send_replace(true);
     api.shutdown(Duration::from_secs(5)).await;
     aws.shutdown(Duration::from_secs(5)).await;
+    rounds.shutdown().await;
     running.shutdown(Duration::from_secs(5)).await;
     Ok(())
 }

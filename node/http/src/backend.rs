@@ -1,10 +1,10 @@
-//! The real backend: the fleet for devices and shadows, the broker for sessions and messages.
+//! The real backend: the realm for devices and shadows, the broker for sessions and messages.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, future, stream};
-use umbel_actors::{Delivery, Events, Fleet, ports::Clock};
+use futures_util::{FutureExt, StreamExt, stream};
+use umbel_actors::{Delivery, DeviceView, Events, Realm, ports::Clock};
 use umbel_core::{
     ids::{ClientId, DeviceId, ShadowName},
     message::Message,
@@ -35,6 +35,9 @@ pub use relay::Carried;
 /// Who publishes what comes over HTTP. A leading `$` is not allowed in ids of clients, so it is nobody else.
 const PUBLISHER: &str = "$http";
 
+/// Records of a page of clients that are asked for at once; some are on other nodes.
+const RECORDS_AT_ONCE: usize = 32;
+
 /// What the node alone knows.
 pub struct Instruments {
     /// Everything that has to be well before the node can serve.
@@ -49,7 +52,7 @@ pub struct Instruments {
 
 /// The node, as the HTTP edge sees it.
 pub struct Api {
-    fleet: Fleet,
+    realm: Realm,
     broker: Arc<Broker>,
     clock: Arc<dyn Clock>,
     instruments: Instruments,
@@ -58,9 +61,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// Over a fleet and a broker that know each other.
+    /// Over a realm and a broker that know each other.
     pub fn new(
-        fleet: Fleet,
+        realm: Realm,
         broker: Arc<Broker>,
         clock: Arc<dyn Clock>,
         instruments: Instruments,
@@ -68,7 +71,7 @@ impl Api {
         let publisher = ClientId::parse(PUBLISHER).expect("our own name is a client id");
         Self {
             relay: Relay::new(clock.wall()),
-            fleet,
+            realm,
             broker,
             clock,
             instruments,
@@ -77,10 +80,16 @@ impl Api {
     }
 
     async fn client_now(&self, id: &ClientId) -> Result<Option<Client>, Refusal> {
-        let record = self.fleet.client(id)?;
+        let record = self.realm.client(id).await?;
         let elsewhere = self.instruments.elsewhere.client(id.clone()).await;
         let session = elsewhere::merged(self.broker.client(id).into_iter().chain(elsewhere));
         Ok(views::client(id, session.as_ref(), record.as_ref()))
+    }
+
+    /// A client's record, if it can be read now.
+    fn record(&self, id: &ClientId) -> BoxFuture<'static, Option<DeviceView>> {
+        let (realm, id) = (self.realm.clone(), id.clone());
+        async move { realm.client(&id).await.unwrap_or_default() }.boxed()
     }
 
     /// A page of the clients of all nodes: the first `limit` of what each has, in one order.
@@ -98,15 +107,22 @@ impl Api {
             .last()
             .filter(|_| is_full)
             .map(|last| last.client.as_str().to_owned());
-        let client = |session: &ClientView| {
+        let mut items = Vec::with_capacity(sessions.len());
+        let asked: Vec<_> = sessions
+            .iter()
+            .map(|session| self.record(&session.client))
+            .collect();
+        let mut records = stream::iter(asked).buffered(RECORDS_AT_ONCE);
+        for session in &sessions {
             // A page is worth more than one record that cannot be read: the session is shown without it.
-            let record = self.fleet.client(&session.client).unwrap_or_default();
-            views::client(&session.client, Some(session), record.as_ref())
-        };
-        Page {
-            items: sessions.iter().filter_map(client).collect(),
-            next,
+            let record = records.next().await.flatten();
+            items.extend(views::client(
+                &session.client,
+                Some(session),
+                record.as_ref(),
+            ));
         }
+        Page { items, next }
     }
 
     async fn ask_shadow(
@@ -114,6 +130,7 @@ impl Api {
         id: &DeviceId,
         request: ShadowRequest,
     ) -> Result<ShadowReply, Refusal> {
+        let may_be_stale = request.may_be_stale && request.verb == ShadowVerb::Get;
         let verb = match request.verb {
             ShadowVerb::Get => Verb::Get,
             ShadowVerb::Update => Verb::Update,
@@ -125,7 +142,12 @@ impl Api {
             payload: request.payload,
             origin: Origin::Http,
         };
-        Ok(match self.fleet.shadow(id, request).await? {
+        let reply = if may_be_stale {
+            self.realm.shadow_stale(id, request).await?
+        } else {
+            self.realm.shadow(id, request).await?
+        };
+        Ok(match reply {
             shadow::Reply::Accepted(body) => ShadowReply::Accepted(body),
             shadow::Reply::Rejected(rejection) => ShadowReply::Rejected {
                 code: rejection.error.code,
@@ -143,7 +165,7 @@ impl Backend for Api {
     fn devices(&self, query: DeviceQuery) -> BoxFuture<'_, Result<Page<Device>, Refusal>> {
         async move {
             let (filter, after, limit) = views::filter(query);
-            let page = self.fleet.devices(filter, after, limit).await?;
+            let page = self.realm.devices(filter, after, limit).await?;
             Ok(Page {
                 items: page.devices.iter().map(views::device).collect(),
                 next: page.next.map(String::from),
@@ -153,11 +175,10 @@ impl Backend for Api {
     }
 
     fn device<'a>(&'a self, id: &'a DeviceId) -> BoxFuture<'a, Result<Option<Device>, Refusal>> {
-        let view = self.fleet.device(id);
-        future::ready(
-            view.map(|view| view.as_ref().map(views::device))
-                .map_err(Into::into),
-        )
+        async move {
+            let view = self.realm.device(id).await?;
+            Ok(view.as_ref().map(views::device))
+        }
         .boxed()
     }
 
@@ -168,7 +189,7 @@ impl Backend for Api {
     ) -> BoxFuture<'a, Result<Device, Refusal>> {
         async move {
             Ok(views::device(
-                &self.fleet.create_device(id, registration).await?,
+                &self.realm.create_device(id, registration).await?,
             ))
         }
         .boxed()
@@ -181,7 +202,7 @@ impl Backend for Api {
         if_revision: Option<u64>,
     ) -> BoxFuture<'a, Result<Device, Refusal>> {
         async move {
-            let view = self.fleet.set_attributes(id, patch, if_revision).await?;
+            let view = self.realm.set_attributes(id, patch, if_revision).await?;
             Ok(views::device(&view))
         }
         .boxed()
@@ -192,19 +213,19 @@ impl Backend for Api {
         id: &'a DeviceId,
         if_revision: Option<u64>,
     ) -> BoxFuture<'a, Result<(), Refusal>> {
-        async move { Ok(self.fleet.delete_device(id, if_revision).await?) }.boxed()
+        async move { Ok(self.realm.delete_device(id, if_revision).await?) }.boxed()
     }
 
-    fn quarantined(&self) -> Vec<Quarantined> {
-        self.fleet
-            .quarantined()
-            .into_iter()
-            .map(views::quarantined)
-            .collect()
+    fn quarantined(&self) -> BoxFuture<'_, Result<Vec<Quarantined>, Refusal>> {
+        async move {
+            let all = self.realm.quarantined().await?;
+            Ok(all.into_iter().map(views::quarantined).collect())
+        }
+        .boxed()
     }
 
     fn release<'a>(&'a self, id: &'a ClientId) -> BoxFuture<'a, Result<bool, Refusal>> {
-        future::ready(Ok(self.fleet.release(id))).boxed()
+        async move { Ok(self.realm.release(id).await?) }.boxed()
     }
 
     fn shadow<'a>(
@@ -221,12 +242,14 @@ impl Backend for Api {
         after: Option<ShadowName>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Page<ShadowName>, Refusal>> {
-        let page = self.fleet.list_named(id, after.as_ref(), limit);
-        let page = page.map(|page| Page {
-            items: page.names,
-            next: page.next.map(String::from),
-        });
-        future::ready(page.map_err(Into::into)).boxed()
+        async move {
+            let page = self.realm.list_named(id, after.as_ref(), limit).await?;
+            Ok(Page {
+                items: page.names,
+                next: page.next.map(String::from),
+            })
+        }
+        .boxed()
     }
 
     fn clients(
@@ -342,10 +365,10 @@ impl Backend for Api {
 
     fn events(&self, after: Option<u64>) -> EventStream {
         if self.instruments.elsewhere.is_nowhere() {
-            return Box::pin(stream::unfold(self.fleet.events(after), next));
+            return Box::pin(stream::unfold(self.realm.events(after), next));
         }
         self.relay.events(after, || {
-            let here: EventStream = Box::pin(stream::unfold(self.fleet.events(None), next));
+            let here: EventStream = Box::pin(stream::unfold(self.realm.events(None), next));
             vec![here, self.instruments.elsewhere.events()]
         })
     }

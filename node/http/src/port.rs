@@ -34,8 +34,8 @@ pub enum Refusal {
     /// The device is owned elsewhere, or by nobody yet.
     #[error("the owner of the device is changing")]
     NotOwner,
-    /// Too few nodes answer, and nobody can decide.
-    #[error("too few of the nodes that keep the device answer")]
+    /// Nobody who could decide can be reached.
+    #[error("nobody who owns the device can be reached: it moves, or too few nodes answer")]
     NoQuorum,
     /// The disk is full.
     #[error("the disk is full; writes are refused until there is space")]
@@ -245,7 +245,7 @@ pub trait Backend: Send + Sync + 'static {
         if_revision: Option<u64>,
     ) -> BoxFuture<'a, Result<(), Refusal>>;
     /// Devices whose actor failed too often.
-    fn quarantined(&self) -> Vec<Quarantined>;
+    fn quarantined(&self) -> BoxFuture<'_, Result<Vec<Quarantined>, Refusal>>;
     /// Lets a quarantined device try again; `false` if it was not quarantined.
     fn release<'a>(&'a self, id: &'a ClientId) -> BoxFuture<'a, Result<bool, Refusal>>;
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use umbel_actors::{
-    Fleet,
+    Fleet, Realm,
     ports::{BoxFuture, Clock},
 };
 use umbel_cluster::{
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::Config,
     operator::{self, Alone, Council, Cuts, Operations},
-    peers::{Brokers, serve_broker},
+    peers::{Brokers, FleetDoor, Fleets, serve_broker},
 };
 
 /// Everything that knows of other nodes.
@@ -41,6 +41,8 @@ pub(super) struct Company {
     pub(super) nodes: Arc<dyn Nodes>,
     council: Arc<dyn Council>,
     started_at: Timestamp,
+    /// Where other nodes reach this node's fleet.
+    fleet_door: Option<FleetDoor>,
     /// None in a cluster of one.
     linked: Option<Linked>,
 }
@@ -63,6 +65,7 @@ impl Company {
             nodes: Arc::new(OneNode::with_boot(me.node, boot, ledger)),
             council: Arc::new(Alone::new(me.node, me.shards, now)),
             started_at: now,
+            fleet_door: None,
             linked: None,
         }
     }
@@ -113,6 +116,7 @@ impl Company {
                 clock: Arc::clone(clock),
             }),
             started_at: clock.wall(),
+            fleet_door: None,
             linked: Some(Linked {
                 transport: link.transport,
                 gossip,
@@ -160,11 +164,29 @@ impl Company {
         }
     }
 
-    /// Lets the other nodes speak to this node's broker.
-    pub(super) fn serve(&self, broker: &Arc<Broker>) {
-        if let Some(transport) = self.transport() {
-            serve_broker(&transport, broker);
+    /// How the fleets of other nodes are reached.
+    pub(super) fn fleets(&self) -> Arc<dyn umbel_actors::ports::Peers> {
+        match self.transport() {
+            Some(transport) => Arc::new(Fleets(transport)),
+            None => Arc::new(umbel_actors::ports::NoPeers),
         }
+    }
+
+    /// Lets the other nodes speak to this node's broker and fleet, and empties it when an operator asks for that.
+    pub(super) fn serve(
+        &mut self,
+        config: &Config,
+        disk: &Disk,
+        broker: &Arc<Broker>,
+        realm: &Realm,
+    ) {
+        let Some(transport) = self.transport() else {
+            return;
+        };
+        serve_broker(&transport, broker);
+        self.fleet_door = Some(FleetDoor::open(&transport, realm.clone()));
+        self.drain_when_asked(config, disk, broker);
+        self.temp_driver(disk);
     }
 
     /// What operators may ask, served to the other nodes as well.
@@ -193,7 +215,7 @@ impl Company {
     }
 
     /// Sends clients to other nodes as soon as an operator empties this one.
-    pub(super) fn drain_when_asked(&mut self, config: &Config, disk: &Disk, broker: &Arc<Broker>) {
+    fn drain_when_asked(&mut self, config: &Config, disk: &Disk, broker: &Arc<Broker>) {
         let Some(linked) = &mut self.linked else {
             return;
         };
@@ -205,6 +227,69 @@ impl Company {
             rate: config.node.drain_rate,
         };
         linked.drainer = Some(drainer.start());
+    }
+
+    /// Temporary, until the meta room drives: hosts everything, the first three members vote, owners in turn.
+    pub(super) fn temp_driver(&self, disk: &Disk) {
+        let Some(linked) = &self.linked else { return };
+        let (meta, shards, nodes) = (
+            Arc::clone(&linked.meta),
+            Arc::clone(&disk.shards),
+            Arc::clone(&self.nodes),
+        );
+        tokio::spawn(async move {
+            use umbel_core::ids::ShardId;
+            loop {
+                let all: Vec<ShardId> = (0..shards.shards())
+                    .map(ShardId)
+                    .chain([ShardId::META])
+                    .collect();
+                for shard in &all {
+                    if let Err(error) = shards.host(*shard).await {
+                        tracing::warn!(%error, "host");
+                    }
+                }
+                let map = meta.map();
+                let members: Vec<_> = map.members().map(|(id, _)| id).collect();
+                let up: std::collections::BTreeSet<_> = members
+                    .iter()
+                    .copied()
+                    .filter(|id| {
+                        *id == nodes.me()
+                            || nodes.peers().iter().any(|p| {
+                                p.node == *id && p.reach == umbel_storage::nodes::Reach::Connected
+                            })
+                    })
+                    .collect();
+                let desired: std::collections::BTreeSet<_> =
+                    members.iter().copied().take(3).collect();
+                for shard in all {
+                    if shards.term(shard).is_none() || desired.is_empty() || !desired.is_subset(&up)
+                    {
+                        continue;
+                    }
+                    let Some(now) = shards.members(shard) else {
+                        continue;
+                    };
+                    if now.voters != desired || now.joint || !now.learners.is_empty() {
+                        if let Err(error) = shards
+                            .change_members(shard, desired.clone(), Default::default())
+                            .await
+                        {
+                            tracing::warn!(%shard, %error, "change");
+                        }
+                        continue;
+                    }
+                    let preferred = members[usize::from(shard.0) % desired.len()];
+                    if preferred != nodes.me() && now.caught_up.contains(&preferred) {
+                        if let Err(error) = shards.transfer(shard, preferred).await {
+                            tracing::warn!(%shard, %error, "transfer");
+                        }
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        });
     }
 
     /// Gives the shards of this node to others. Nobody else has them in a cluster of one.
@@ -224,6 +309,9 @@ impl Company {
 
     /// Says farewell. The shards stop afterwards, so that the others do not wait for this node in between.
     pub(super) async fn leave(self) {
+        if let Some(door) = &self.fleet_door {
+            door.close();
+        }
         let Some(linked) = self.linked else { return };
         linked.follower.abort();
         if let Some(drainer) = linked.drainer {

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 use umbel_actors::ports::Clock;
 use umbel_cluster::{
     Control,
@@ -25,7 +25,7 @@ use umbel_core::{
 };
 use umbel_storage::Boot;
 
-use super::{StartError, disk::end};
+use super::StartError;
 use crate::{config::Config, membership};
 
 /// Bits of [`gossip::Identity::roles`]. Part of the wire format.
@@ -54,13 +54,16 @@ impl Link {
             .cloned()
             .ok_or_else(|| StartError::Member("cluster.bind is not set".to_owned()))?;
         let cluster_id = identity.cluster.to_string();
-        let settings = TcpConfig::new(
+        let mut settings = TcpConfig::new(
             identity.node,
             boot,
             link.bind,
             cluster_id.clone(),
             credentials(&identity)?,
         );
+        // Who comes with an older life is welcome: its groups hear of it and do not vote before they have caught up. To be
+        // turned away would only make it start again, with one life more and nothing learned.
+        settings.vet = Some(Arc::new(|_| false));
         let transport = TcpTransport::start(settings).await?;
         link.bind = transport.local_addr();
         let mut profile = membership::profile(config, &link)
@@ -187,7 +190,6 @@ impl Follower {
 
     async fn run(mut self) {
         let (mut map, mut members) = (self.meta.watch(), self.gossip.members());
-        let mut regressed = self.transport.told_regressed();
         loop {
             let known = Arc::clone(&map.borrow_and_update());
             let heard = members.borrow_and_update().clone();
@@ -195,10 +197,6 @@ impl Follower {
             tokio::select! {
                 changed = map.changed() => if changed.is_err() { return },
                 changed = members.changed() => if changed.is_err() { return },
-                () = turned(&mut regressed) => end(
-                    "the disk of this node has gone back in time: what it promised may be forgotten. Remove the node \
-                     from the cluster, empty its data folder, and let it join as a new one",
-                ),
             }
         }
     }
@@ -261,13 +259,6 @@ impl Follower {
             Ok(Err(error)) => tracing::warn!(%error, "the identity of this node is not saved"),
             Err(panic) => tracing::warn!(%panic, "the identity of this node is not saved"),
         }
-    }
-}
-
-async fn turned(flag: &mut watch::Receiver<bool>) {
-    if flag.wait_for(|flag| *flag).await.is_err() {
-        // The transport is gone, and so will this task be.
-        std::future::pending::<()>().await;
     }
 }
 

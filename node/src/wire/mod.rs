@@ -9,6 +9,7 @@ mod edges;
 mod groups;
 mod link;
 mod process;
+mod residents;
 mod standing;
 
 use std::{
@@ -20,14 +21,9 @@ use std::{
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
-use umbel_actors::{
-    Fleet, Running,
-    ports::{Clock, Outbox},
-};
+use umbel_actors::ports::Clock;
 use umbel_cluster::link::Transport;
-use umbel_core::device;
 use umbel_http::Api;
-use umbel_mqtt::broker::{self, Broker};
 use umbel_storage::Ledger;
 
 pub(crate) use self::disk::Store;
@@ -37,13 +33,10 @@ use self::{
     disk::{Disk, Me, Stores},
     edges::{Edges, Inner},
     link::Link,
+    residents::Residents,
 };
 use crate::{
-    clock::SystemClock,
-    config::{Admission, Config},
-    datadir::DataError,
-    identity::Doorkeeper,
-    membership,
+    clock::SystemClock, config::Config, datadir::DataError, identity::Doorkeeper, membership,
 };
 
 /// Share of the drain in which connections are sent away; the rest is for their sessions and the disk.
@@ -125,12 +118,10 @@ pub struct Endpoints {
 /// A running node.
 pub struct Node {
     disk: Disk,
-    fleet: Running,
-    /// The broker reaches the fleet through this as long as the node is there.
-    _shared_fleet: Arc<Fleet>,
+    company: Company,
+    residents: Residents,
     edges: Edges,
     backdrop: Arc<Backdrop>,
-    company: Company,
 }
 
 impl Node {
@@ -142,31 +133,13 @@ impl Node {
             Arc::new(Doorkeeper::new(config).map_err(|e| StartError::Passwords(e.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
         let (disk, mut company) = settle(config, &clock).await?;
-        let ledger = Arc::clone(&disk.shards) as Arc<dyn Ledger>;
-        let broker = company.broker(broker_config(config), &ledger, &clock);
-        let outbox = Arc::clone(&broker) as Arc<dyn Outbox>;
-        let (fleet, running) =
-            Fleet::start(fleet_config(config), ledger, outbox, Arc::clone(&clock)).await?;
-        let shared_fleet = Arc::new(fleet.clone());
-        broker.attach(Arc::new(Arc::downgrade(&shared_fleet)));
-        let backdrop = Backdrop::new(
-            &disk,
-            company.standing(disk.shards.shards()),
-            &broker,
-            metrics,
-        );
-        if company.is_alone() {
-            recover_alone(&fleet, &broker).await?;
-        } else {
-            // Shards come and go: fleet and broker follow them.
-            fleet.recover().await;
-            broker.start();
-            company.serve(&broker);
-            company.drain_when_asked(config, &disk, &broker);
-        }
-        let operations = company.operations(&disk, &broker, &fleet, &clock);
+        let residents = Residents::move_in(config, &disk, &mut company, &clock).await?;
+        let broker = Arc::clone(&residents.broker);
+        let standing = company.standing(disk.shards.shards());
+        let backdrop = Backdrop::new(&disk, standing, &broker, metrics);
+        let operations = company.operations(&disk, &broker, residents.realm.local(), &clock);
         let backend = Api::new(
-            fleet,
+            residents.realm.as_ref().clone(),
             Arc::clone(&broker),
             Arc::clone(&clock),
             backdrop.instruments(operations),
@@ -182,7 +155,7 @@ impl Node {
             Ok(edges) => edges,
             Err(error) => {
                 backdrop.stop();
-                running.shutdown(config.node.drain).await;
+                residents.move_out(config.node.drain).await;
                 company.leave().await;
                 disk.close().await;
                 return Err(error);
@@ -195,11 +168,10 @@ impl Node {
         tracing::info!(node, shards, version, took_ms, "ready");
         Ok(Self {
             disk,
-            fleet: running,
-            _shared_fleet: shared_fleet,
+            company,
+            residents,
             edges,
             backdrop,
-            company,
         })
     }
 
@@ -220,8 +192,8 @@ impl Node {
         self.company
             .hand_over(&self.disk, HAND_OVER_MAX.min(left))
             .await;
-        self.fleet
-            .shutdown(patience.saturating_sub(began.elapsed()))
+        self.residents
+            .move_out(patience.saturating_sub(began.elapsed()))
             .await;
         // a disk that does not answer must not hold up the end: a message may come twice, which QoS 1 allows
         let left = patience.saturating_sub(began.elapsed());
@@ -234,25 +206,6 @@ impl Node {
         self.company.leave().await;
         self.disk.close().await;
     }
-}
-
-/// Takes up what was stored, before the first connection. In a cluster this happens shard by shard, whenever one comes.
-async fn recover_alone(fleet: &Fleet, broker: &Arc<Broker>) -> Result<(), StartError> {
-    let recovering = Arc::clone(broker);
-    tokio::task::spawn_blocking(move || recovering.recover())
-        .await
-        .map_err(|panic| StartError::Open(panic.to_string()))?;
-    fleet.recover().await;
-    let (known, recovered) = (fleet.clone(), Arc::clone(broker));
-    tokio::task::spawn_blocking(move || {
-        recovered.end_orphans(|client| {
-            let view = known.client(client).ok()?;
-            Some(view.is_some_and(|view| view.record.session.is_some()))
-        })
-    })
-    .await
-    .map_err(|panic| StartError::Open(panic.to_string()))?;
-    Ok(())
 }
 
 /// The disk, and who else is there.
@@ -279,44 +232,6 @@ fn describe_metrics() {
     umbel_cluster::metrics::describe();
     umbel_actors::metrics::describe();
     umbel_mqtt::metrics::describe();
-    broker::metrics::describe();
+    umbel_mqtt::broker::metrics::describe();
     umbel_http::metrics::describe();
-}
-
-fn fleet_config(config: &Config) -> umbel_actors::Config {
-    let mut rules = device::Rules {
-        grace: config.actors.reconnect_grace,
-        ..Default::default()
-    };
-    rules.admission = match config.devices.admission {
-        Admission::Open => device::Admission::Open,
-        Admission::Listed => device::Admission::Listed,
-    };
-    rules.shadow.document_bytes = config.shadows.max_document_size;
-    rules.shadow.depth = config.shadows.max_depth;
-    umbel_actors::Config {
-        sleep_after: config.actors.sleep_after.unwrap_or_default(),
-        awake_max: config.actors.awake_max,
-        rules,
-        ..Default::default()
-    }
-}
-
-fn broker_config(config: &Config) -> broker::Config {
-    let mqtt = &config.mqtt;
-    broker::Config {
-        session_expiry_max: mqtt.session_expiry_max,
-        keep_alive_max: mqtt.keep_alive_max,
-        receive_maximum: mqtt.receive_maximum,
-        packet_bytes_max: mqtt.max_packet_size,
-        topic_alias_max: mqtt.topic_alias_maximum,
-        subscriptions_max: mqtt.subscriptions_max,
-        queue_messages_max: mqtt.queue_messages_max,
-        queue_bytes_max: mqtt.queue_bytes_max,
-        stored_messages_max: mqtt.queue_messages_max as u64,
-        stored_bytes_max: mqtt.queue_bytes_max as u64,
-        retained_messages_max: mqtt.retained_messages_max,
-        retained_bytes_max: mqtt.retained_bytes_max as u64,
-        ..Default::default()
-    }
 }

@@ -39,7 +39,7 @@ const REFUSED: Backoff = Backoff {
 };
 /// A link that held for so long was a good one: the next try comes early.
 const HELD: Duration = Duration::from_secs(2);
-/// Pings in the time of silence, see [`super::Timing`].
+/// Pings in the time of silence, see [`super::super::Timing`].
 const PINGS: u32 = 4;
 /// On lanes that do not judge the peer: only so that a dead connection does not stay for ever.
 const SLOW_PING: Duration = Duration::from_secs(3);

@@ -13,17 +13,22 @@ use crate::raft::{
 
 impl Group {
     /// Answers another member.
-    pub(crate) async fn answer(self: Arc<Self>, from: NodeId, ask: Ask) -> Answer {
+    pub(crate) async fn answer(self: Arc<Self>, from: NodeId, ask: Ask, vouched: bool) -> Answer {
+        // Who may have forgotten what it promised gets no vote, and who may have forgotten itself gives none.
+        let may_vote = vouched && !self.is_on_probation();
         match ask {
             Ask::Append(append) => self.append(append).await,
-            Ask::Vote { vote, last } => self.vote(vote, last).await,
-            Ask::WouldVote { last } => self.would_vote(last),
+            Ask::Vote { vote, last } => self.vote(vote, last, may_vote).await,
+            Ask::WouldVote { last } => self.would_vote(last, may_vote),
             Ask::Release { vote } => Answer::Done(self.release(from, vote.into()).await),
             Ask::TakeOver { vote } => Answer::Done(self.take_over(from, vote.into()).await),
+            Ask::Speaks => Answer::Done(self.speaks_as().is_some()),
+            Ask::Ready => Answer::Done(!self.is_on_probation()),
+            Ask::Met { .. } => Answer::NotUnderstood,
         }
     }
 
-    async fn append(&self, append: Append) -> Answer {
+    async fn append(self: &Arc<Self>, append: Append) -> Answer {
         let leader = Vote::from(append.vote);
         let request = match append.request() {
             Ok(request) => request,
@@ -35,20 +40,20 @@ impl Group {
             },
         };
         let elections = self.elections();
-        match self.raft.append_entries(request).await {
-            Ok(response) => {
-                let answer = Appended::from(response);
-                let refused = matches!(answer, Appended::HigherVote(_));
-                if refused || self.heard(leader.leader_id, elections) {
-                    Answer::Append(answer)
-                } else {
-                    Answer::NotUnderstood
-                }
-            },
-            Err(_) => {
-                self.notice_end();
-                Answer::NoGroup
-            },
+        let committed = request.leader_commit;
+        let Ok(response) = self.raft.append_entries(request).await else {
+            self.notice_end();
+            return Answer::NoGroup;
+        };
+        let answer = Appended::from(response);
+        let refused = matches!(answer, Appended::HigherVote(_));
+        if refused || self.heard(leader.leader_id, elections) {
+            if !refused {
+                self.look_at_probation(leader.leader_id, committed);
+            }
+            Answer::Append(answer)
+        } else {
+            Answer::NotUnderstood
         }
     }
 
@@ -65,45 +70,43 @@ impl Group {
 
     /// A vote is refused while this node may speak as owner: its own word is part of its lease. Otherwise openraft
     /// decides, and refuses while a lease that this node granted is not over.
-    async fn vote(&self, vote: VoteSeen, last: Option<Place>) -> Answer {
+    async fn vote(&self, vote: VoteSeen, last: Option<Place>, may: bool) -> Answer {
         let mine = self.server.borrow().vote;
         let refused = || Answer::Vote {
             vote: mine.into(),
             granted: false,
             last: self.last_place(),
         };
-        if self.speaks_as().is_some() || !self.promised().is_zero() {
+        if !may || self.speaks_as().is_some() || !self.promised().is_zero() {
             return refused();
         }
         let deciding = self.lease.deciding();
         let request = rpc::vote_request(vote, last);
         let candidate = request.vote.leader_id;
         let outcome = self.raft.vote(request).await;
-        let answer = match &outcome {
-            Ok(response) => {
-                if response.vote_granted {
-                    // Every leadership before that one is over here, also where openraft has not said so yet.
-                    self.lease.yielded(before(candidate));
-                    self.timers.lock().released(before(candidate));
-                }
-                rpc::vote_answer(response)
-            },
-            Err(_) => {
-                self.notice_end();
-                Answer::NoGroup
-            },
+        let Ok(response) = outcome else {
+            self.notice_end();
+            return Answer::NoGroup;
         };
+        if response.vote_granted {
+            // Every leadership before that one is over here, also where openraft has not said so yet.
+            self.lease.yielded(before(candidate));
+            self.timers.lock().released(before(candidate));
+        }
         drop(deciding);
-        answer
+        rpc::vote_answer(&response)
     }
 
-    fn would_vote(&self, last: Option<Place>) -> Answer {
+    fn would_vote(&self, last: Option<Place>, may: bool) -> Answer {
         let no = |after_millis| Answer::WouldVote {
             yes: false,
             after_millis,
         };
         if self.server.borrow().state == ServerState::Leader && self.speaks_as().is_some() {
             return no(millis(self.config.heartbeat));
+        }
+        if !may {
+            return no(millis(self.config.election_min));
         }
         let promised = self.promised();
         if !promised.is_zero() {
@@ -167,7 +170,7 @@ impl Group {
     async fn take_over(&self, from: NodeId, vote: Vote<u64>) -> bool {
         let mine = self.server.borrow().vote;
         let known = mine.leader_id.term == vote.leader_id.term && vote.leader_id.node_id == from.0;
-        if !known || self.machine.is_quarantined() {
+        if !known || self.machine.is_quarantined() || self.is_on_probation() {
             return false;
         }
         self.elect(true).await

@@ -135,6 +135,7 @@ impl Group {
             || server.state == ServerState::Shutdown
             || self.campaigning.load(Ordering::Acquire)
             || self.is_quarantined()
+            || self.is_on_probation()
         {
             return Act::Wait;
         }
@@ -291,14 +292,11 @@ impl Group {
             });
         }
         while let Some(answered) = asked.join_next().await {
-            match answered {
-                Ok((voter, Ok(Answer::WouldVote { yes: true, .. }))) => {
-                    yes.insert(voter);
-                    if is_quorum(&members, &yes) {
-                        return true;
-                    }
-                },
-                Ok(_) | Err(_) => {},
+            if let Ok((voter, Ok(Answer::WouldVote { yes: true, .. }))) = answered {
+                yes.insert(voter);
+                if is_quorum(&members, &yes) {
+                    return true;
+                }
             }
         }
         false

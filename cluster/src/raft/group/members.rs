@@ -9,11 +9,14 @@ use openraft::{
     raft::ClientWriteResponse,
 };
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use umbel_core::ids::NodeId;
 
 use super::Group;
-use crate::raft::types::Types;
+use crate::raft::{
+    rpc::{Answer, Ask},
+    types::Types,
+};
 
 /// Steps of one change: adding, two of a joint change, two more where it has to be finished first, removing.
 const STEPS_MAX: usize = 8;
@@ -139,7 +142,10 @@ impl Group {
         voters: &BTreeSet<NodeId>,
         learners: &BTreeSet<NodeId>,
     ) -> Result<Changed, ChangeError> {
-        let _only = self.changing.try_lock().map_err(|_| ChangeError::Busy)?;
+        let _only = self
+            .changing
+            .try_lock()
+            .map_err(|_held| ChangeError::Busy)?;
         if voters.is_empty() {
             return Err(ChangeError::Unsafe("nobody would vote"));
         }
@@ -184,6 +190,7 @@ impl Group {
             let new: Vec<NodeId> = voters.difference(&now.voters).copied().collect();
             self.wait_caught_up(&new, self.config.changes.lag_entries, deadline)
                 .await?;
+            self.wait_ready(&new, deadline).await?;
             self.check_majority(voters)?;
             if !voters.contains(&NodeId(self.node)) {
                 return self.leave_first(now, voters).await;
@@ -202,6 +209,28 @@ impl Group {
         Ok(false)
     }
 
+    /// New voters have left their probation: the shard must not depend on the votes of who gives none.
+    async fn wait_ready(&self, nodes: &[NodeId], deadline: Instant) -> Result<(), ChangeError> {
+        let Some(mux) = &self.mux else { return Ok(()) };
+        for node in nodes.iter().copied() {
+            loop {
+                let within = self.config.election_min;
+                let ready = mux.ask(node, self.id.0, &Ask::Ready, None, within).await;
+                if matches!(ready, Ok(Answer::Done(true))) {
+                    break;
+                }
+                if Instant::now() >= deadline {
+                    return Err(ChangeError::NotCaughtUp(node));
+                }
+                if self.speaks_as().is_none() {
+                    return Err(self.not_leader());
+                }
+                sleep(self.config.heartbeat / 4).await;
+            }
+        }
+        Ok(())
+    }
+
     /// The owner itself is to go: somebody who stays becomes the owner first, and has to be asked for the rest. A leader
     /// outside of its own group would be one more way to be wrong.
     async fn leave_first(
@@ -213,7 +242,7 @@ impl Group {
         let heir = staying
             .iter()
             .find(|node| now.caught_up.contains(node))
-            .or(staying.first());
+            .or_else(|| staying.first());
         if let Some(heir) = heir {
             self.hand_over(*heir).await?;
             return Err(ChangeError::NotLeader(Some(*heir)));
@@ -255,7 +284,7 @@ impl Group {
         let changing = self.raft.change_membership(change, true);
         let outcome: Result<ClientWriteResponse<Types>, _> = timeout(within, changing)
             .await
-            .map_err(|_| ChangeError::Busy)?;
+            .map_err(|_late| ChangeError::Busy)?;
         let index = match outcome {
             Ok(response) => response.log_id.index,
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {

@@ -46,7 +46,10 @@ impl Group {
     /// Makes another voter the owner. Until it is, proposals are refused; an error says that nothing has changed, or
     /// that nobody knows yet who comes next.
     pub(crate) async fn transfer(self: &Arc<Self>, to: NodeId) -> Result<(), ChangeError> {
-        let _only = self.changing.try_lock().map_err(|_| ChangeError::Busy)?;
+        let _only = self
+            .changing
+            .try_lock()
+            .map_err(|_held| ChangeError::Busy)?;
         self.hand_over(to).await
     }
 
@@ -72,7 +75,7 @@ impl Group {
         let fence = Fence::new(self);
         // A batch that was let in before the fence comes to its end first: the target has to have it too.
         let written = tokio::time::timeout_at(deadline, self.writing.lock()).await;
-        let _written = written.map_err(|_| ChangeError::Busy)?;
+        let _written = written.map_err(|_late| ChangeError::Busy)?;
         self.wait_caught_up(&[to], 0, deadline).await?;
         if self.speaks_as() != Some(leader) {
             return Err(self.not_leader());

@@ -24,10 +24,9 @@ const QUARANTINED: &str = "quarantined device";
     tag = "operation",
     responses((status = 200, description = "The devices", body = Quarantine), Always)
 )]
-pub(super) async fn list(State(context): State<Context>) -> Json<Quarantine> {
-    Json(Quarantine {
-        items: context.backend.quarantined(),
-    })
+pub(super) async fn list(State(context): State<Context>) -> Result<Json<Quarantine>, Problem> {
+    let items = context.backend.quarantined().await?;
+    Ok(Json(Quarantine { items }))
 }
 
 /// Releases a device: its actor is started again with the next request for it.

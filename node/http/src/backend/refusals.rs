@@ -11,6 +11,7 @@ impl From<Refused> for Refusal {
             Refused::Overloaded | Refused::Restarting => Self::Overloaded,
             Refused::TooManyInFlight => Self::TooManyInFlight,
             Refused::NotOwner => Self::NotOwner,
+            Refused::Unavailable => Self::NoQuorum,
             Refused::StorageFull => Self::StorageFull,
             Refused::Quarantined => Self::Quarantined,
             Refused::Stopping => Self::Stopping,
@@ -33,9 +34,9 @@ impl From<EditError> for Refusal {
             EditError::PreconditionFailed { revision } => Self::VersionConflict {
                 current: Some(revision),
             },
-            EditError::Invalid(error) => Self::Invalid {
+            EditError::Invalid(detail) => Self::Invalid {
                 pointer: "#".to_owned(),
-                detail: error.to_string(),
+                detail,
             },
         }
     }

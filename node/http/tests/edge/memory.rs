@@ -322,8 +322,8 @@ impl Backend for Memory {
         })
     }
 
-    fn quarantined(&self) -> Vec<Quarantined> {
-        self.with(|tables| tables.quarantined.clone())
+    fn quarantined(&self) -> BoxFuture<'_, Result<Vec<Quarantined>, Refusal>> {
+        std::future::ready(Ok(self.with(|tables| tables.quarantined.clone()))).boxed()
     }
 
     fn release<'a>(&'a self, id: &'a ClientId) -> BoxFuture<'a, Result<bool, Refusal>> {

@@ -9,7 +9,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use umbel_actors::{Fleet, Running, ports::Clock};
+use umbel_actors::{Fleet, Realm, Rounds, Running, ports::Clock};
 use umbel_core::{
     device::Kind,
     ids::{ClientId, DeviceId},
@@ -55,6 +55,7 @@ struct World {
     broker: Arc<Broker>,
     ledger: MemoryLedger,
     running: Option<Running>,
+    _rounds: Rounds,
     _stop: watch::Sender<bool>,
 }
 
@@ -74,6 +75,8 @@ impl World {
         let (fleet, running) = started.expect("a fleet");
         broker.attach(Arc::new(fleet.clone()));
         fleet.recover().await;
+        let peers = Arc::new(umbel_actors::ports::NoPeers);
+        let (realm, rounds) = Realm::start(fleet, peers, umbel_actors::Timing::default());
         let check = || {
             vec![Check {
                 name: "shards",
@@ -88,7 +91,7 @@ impl World {
             elsewhere: Arc::new(umbel_http::Nowhere),
         };
         let backend: Arc<dyn Backend> =
-            Arc::new(Api::new(fleet, Arc::clone(&broker), clock, instruments));
+            Arc::new(Api::new(realm, Arc::clone(&broker), clock, instruments));
         let anybody = ClientId::parse("anybody").expect("an id");
         let policy = Policy::open().compile(&Context::new(anybody));
         let caller = Caller {
@@ -103,6 +106,7 @@ impl World {
             broker,
             ledger,
             running: Some(running),
+            _rounds: rounds,
             _stop: stop,
         }
     }
@@ -455,5 +459,6 @@ async fn a_stopped_fleet_refuses_by_name() {
     let refused = world
         .send("PATCH", uri, &[MERGE], r#"{"desired":{"a":1}}"#)
         .await;
-    refused.is_problem(503, "stopping");
+    assert_eq!(refused.status, 503);
+    assert!(!refused.header("retry-after").is_empty());
 }

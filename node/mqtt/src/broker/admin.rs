@@ -206,6 +206,7 @@ impl Broker {
     /// Sets the gauges to the sums of now.
     pub fn record_metrics(&self) {
         metrics::record(&self.totals());
+        self.record_routes();
     }
 
     fn view(&self, mailbox: &Mailbox) -> ClientView {

@@ -357,3 +357,6 @@ fn retained_delivery(message: Message, options: Options) -> Delivery {
         released: false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -86,6 +86,12 @@ pub trait FleetPort: Send + Sync + 'static {
         None
     }
 
+    /// The owner of a client wants a connection ended that is not here, or not yet: what this node holds is compared with
+    /// what the owner knows.
+    fn missed(&self, client: &ClientId) {
+        let _ = client;
+    }
+
     /// The epoch of a client's session, if this node owns its record and there is one.
     fn current_epoch(&self, client: &ClientId) -> Option<SessionEpoch> {
         let _ = client;
@@ -171,27 +177,13 @@ impl FleetPort for Fleet {
         request: shadow::Request,
     ) -> BoxFuture<'static, Result<(), FleetError>> {
         let fleet = self.clone();
-        Box::pin(async move {
-            match fleet.shadow(&device, request).await {
-                Ok(_) => Ok(()),
-                // published as a rejection, and nothing was changed: the request has its answer
-                Err(
-                    Refused::TooManyInFlight
-                    | Refused::TooLarge
-                    | Refused::Overloaded
-                    | Refused::Quarantined
-                    | Refused::StorageFull
-                    | Refused::NotListed,
-                ) => Err(FleetError::Rejected),
-                Err(other) => Err(other.into()),
-            }
-        })
+        Box::pin(async move { answered(fleet.shadow(&device, request).await) })
     }
 }
 
 /// The fleet holds the broker as its outbox: a broker that held the fleet in turn would keep both, and the log under
 /// them, from ever being closed. A fleet that is gone is a node that stops.
-impl FleetPort for Weak<Fleet> {
+impl<T: FleetPort> FleetPort for Weak<T> {
     fn connect(
         &self,
         client: ClientId,
@@ -215,6 +207,32 @@ impl FleetPort for Weak<Fleet> {
         }
     }
 
+    fn moved(&self, client: ClientId, epoch: SessionEpoch) -> BoxFuture<'static, ()> {
+        match self.upgrade() {
+            Some(fleet) => FleetPort::moved(fleet.as_ref(), client, epoch),
+            None => Box::pin(std::future::ready(())),
+        }
+    }
+
+    fn missed(&self, client: &ClientId) {
+        if let Some(fleet) = self.upgrade() {
+            fleet.missed(client);
+        }
+    }
+
+    fn gateway_of(&self, client: &ClientId) -> Option<NodeId> {
+        self.upgrade()?.gateway_of(client)
+    }
+
+    fn current_epoch(&self, client: &ClientId) -> Option<SessionEpoch> {
+        self.upgrade()?.current_epoch(client)
+    }
+
+    fn known(&self, client: &ClientId) -> Known {
+        self.upgrade()
+            .map_or(Known::Unclear, |fleet| fleet.known(client))
+    }
+
     fn shadow(
         &self,
         device: DeviceId,
@@ -224,6 +242,22 @@ impl FleetPort for Weak<Fleet> {
             Some(fleet) => FleetPort::shadow(fleet.as_ref(), device, request),
             None => Box::pin(std::future::ready(Err(FleetError::Unavailable))),
         }
+    }
+}
+
+/// A refusal that was published, and changed nothing, is an answer.
+pub(super) fn answered(outcome: Result<shadow::Reply, Refused>) -> Result<(), FleetError> {
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(
+            Refused::TooManyInFlight
+            | Refused::TooLarge
+            | Refused::Overloaded
+            | Refused::Quarantined
+            | Refused::StorageFull
+            | Refused::NotListed,
+        ) => Err(FleetError::Rejected),
+        Err(other) => Err(other.into()),
     }
 }
 
@@ -239,6 +273,7 @@ impl From<Refused> for FleetError {
             | Refused::Stopping
             | Refused::Unreadable
             | Refused::Unknown
+            | Refused::Unavailable
             | Refused::TooLarge => Self::Unavailable,
         }
     }

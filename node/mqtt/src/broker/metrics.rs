@@ -26,6 +26,15 @@ pub const RETAINED_BYTES: &str = "umbel_mqtt_retained_bytes";
 /// Sessions taken over by a newer connection.
 pub const TAKEN_OVER: &str = "umbel_mqtt_sessions_taken_over_total";
 
+/// Filters, by `where`: held by sessions of this node, or of others.
+pub const FILTERS: &str = "umbel_mqtt_advertised_filters";
+/// Nodes and shards that get every message because it is not known what they want.
+pub const BLIND: &str = "umbel_mqtt_blind_destinations";
+/// Messages that wait for the owner of a shard.
+pub const WAITING: &str = "umbel_mqtt_messages_waiting_for_owner";
+/// Deliveries asked of other nodes, by `result`.
+pub const FORWARDED: &str = "umbel_mqtt_forwarded_deliveries_total";
+
 /// Registers every name with its description.
 pub fn describe() {
     describe_counter!(
@@ -42,6 +51,19 @@ pub fn describe() {
     describe_gauge!(
         QUEUED,
         "Messages waiting for clients, in memory and storage"
+    );
+    describe_gauge!(
+        FILTERS,
+        "Filters that nodes tell each other, by where their sessions are: here or elsewhere"
+    );
+    describe_gauge!(
+        BLIND,
+        "Nodes and shards that get every message because it is not known what they want"
+    );
+    describe_gauge!(WAITING, "Messages that wait for the owner of a shard");
+    describe_counter!(
+        FORWARDED,
+        "Messages handed to another node, by result: done, refused, lost or untold"
     );
     describe_gauge!(RETAINED, "Retained messages");
     describe_gauge!(RETAINED_BYTES, "Bytes of retained messages");
@@ -163,6 +185,50 @@ pub(crate) fn record(totals: &Totals) {
     gauge!(QUEUED).set(totals.queued as f64);
     gauge!(RETAINED).set(totals.retained as f64);
     gauge!(RETAINED_BYTES).set(totals.retained_bytes as f64);
+}
+
+/// What is known of other nodes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) here: usize,
+    pub(crate) elsewhere: usize,
+    pub(crate) blind: usize,
+    pub(crate) waiting: usize,
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a float; counts stay far below 2^52"
+)]
+pub(crate) fn record_routes(known: &Known) {
+    gauge!(FILTERS, "where" => "here").set(known.here as f64);
+    gauge!(FILTERS, "where" => "elsewhere").set(known.elsewhere as f64);
+    gauge!(BLIND).set(known.blind as f64);
+    gauge!(WAITING).set(known.waiting as f64);
+}
+
+/// What became of a message that was handed to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    /// It answered that it has it.
+    Done,
+    /// It did not take all of it.
+    Refused,
+    /// It did not answer, or there is no link.
+    Lost,
+    /// No answer was wanted.
+    Untold,
+}
+
+/// Counts a message that was handed to another node.
+pub(crate) fn forwarded(result: Forwarded) {
+    let label = match result {
+        Forwarded::Done => "done",
+        Forwarded::Refused => "refused",
+        Forwarded::Lost => "lost",
+        Forwarded::Untold => "untold",
+    };
+    counter!(FORWARDED, "result" => label).increment(1);
 }
 
 const fn qos_label(qos: Qos) -> &'static str {

@@ -23,6 +23,7 @@ mod outbound;
 mod outbox;
 pub mod peers;
 mod publish;
+mod realm;
 mod recover;
 mod retained;
 mod retained_view;

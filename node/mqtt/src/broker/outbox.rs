@@ -36,7 +36,8 @@ impl Outbox for Broker {
 
     /// A node that cannot be told has no connection that matters: it is fenced by the epoch, and told when it comes back.
     fn evict(&self, client: &ClientId, epoch: SessionEpoch, gateway: NodeId, reason: EvictReason) {
-        if self.routes.is_none() || gateway == self.nodes.me() {
+        // Records of releases that did not write gateways down name node 0.
+        if self.routes.is_none() || gateway == self.nodes.me() || gateway == NodeId(0) {
             self.evict_here(client, epoch, reason);
             return;
         }
@@ -60,15 +61,16 @@ impl Outbox for Broker {
 impl Broker {
     /// Ends a connection of this node.
     pub(crate) fn evict_here(&self, client: &ClientId, epoch: SessionEpoch, reason: EvictReason) {
-        if let Some(mailbox) = self.sessions.get(client) {
-            mailbox.evict(
-                epoch,
-                Eviction::Asked {
-                    reason,
-                    prevent_will: false,
-                    end_session: false,
-                },
-            );
+        let eviction = Eviction::Asked {
+            reason,
+            prevent_will: false,
+            end_session: false,
+        };
+        let mailbox = self.sessions.get(client);
+        let is_here = mailbox.is_some_and(|mailbox| mailbox.evict(epoch, eviction));
+        if !is_here && let Some(fleet) = self.fleet.get() {
+            // It may be on its way to being opened: the owner's word came first.
+            fleet.missed(client);
         }
     }
 }

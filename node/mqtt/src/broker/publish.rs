@@ -31,13 +31,36 @@ impl Broker {
         // retained before the receivers are looked up: who subscribes meanwhile gets it by the one or the other
         let retained = if message.retain && !message.topic.starts_with('$') {
             match self.retain(&message, patience) {
-                Ok(pending) => pending,
+                Ok(pending) => self.or_elsewhere(pending, &message, patience),
                 Err(Full) => return Pending::Ready(Outcome::QuotaExceeded),
             }
         } else {
             Pending::Ready(Outcome::NoMatch)
         };
         self.route_on(message, patience, retained)
+    }
+
+    /// A topic whose shard moved on while its message was being kept: what nobody says again follows it.
+    fn or_elsewhere(
+        self: &Arc<Self>,
+        kept: Pending,
+        message: &Message,
+        patience: Patience,
+    ) -> Pending {
+        let is_kept = matches!(&kept, Pending::Ready(outcome) if outcome.is_done());
+        if is_kept || patience == Patience::Never || self.routes.is_none() {
+            return kept;
+        }
+        let (broker, message) = (Arc::clone(self), message.clone());
+        start(Box::pin(async move {
+            match kept.outcome().await {
+                Outcome::Unavailable => broker.keep_there(message, patience).await,
+                outcome @ (Outcome::Done
+                | Outcome::NoMatch
+                | Outcome::QuotaExceeded
+                | Outcome::TooLarge) => outcome,
+            }
+        }))
     }
 
     /// Routes a message of which this became as a retained one.

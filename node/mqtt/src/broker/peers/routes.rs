@@ -279,7 +279,7 @@ pub(super) fn serve_ask(
             let reply = broker.hear(from, &advertisement);
             Box::pin(std::future::ready(Ok(reply)))
         },
-        Ask::Deliver(deliver) => broker.deliver_for(from, deliver),
+        Ask::Deliver(deliver) => broker.deliver_for(from, &deliver),
         Ask::Pick(pick) => broker.pick_for(from, pick),
         Ask::Retain {
             message,
@@ -295,7 +295,7 @@ pub(super) fn serve_ask(
 /// See [`Broker::serve_tell`].
 pub(super) fn serve_tell(broker: &Arc<Broker>, from: NodeId, tell: Tell) {
     match tell {
-        Tell::Deliver(deliver) => drop(broker.deliver_for(from, deliver)),
+        Tell::Deliver(deliver) => drop(broker.deliver_for(from, &deliver)),
         Tell::Pick(pick) => drop(broker.pick_for(from, pick)),
         Tell::Evict {
             client,

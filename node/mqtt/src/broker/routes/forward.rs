@@ -1,6 +1,6 @@
 //! A message on its way to sessions of other nodes.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use umbel_actors::ports::BoxFuture;
 use umbel_core::{
@@ -18,10 +18,10 @@ use super::{
 use crate::broker::{
     Broker,
     durable::{Batch, Patience},
-    metrics::{self, Drop},
+    metrics::{self, Drop, Forwarded},
     peers::{
         Ask, Reply, Tell,
-        routes::{self as words, Deliver, Delivered, Dest, Own},
+        routes::{self as words, Delivered, Dest, Own},
     },
     router::{Scope, Shards},
     ticket::{Outcome, Pending, start},
@@ -41,7 +41,7 @@ pub(super) struct Part {
 /// Where a message goes.
 #[derive(Debug, Default)]
 struct Plan {
-    parts: Vec<(NodeId, Part)>,
+    parts: BTreeMap<NodeId, Part>,
     /// What has to wait for an owner.
     held_up: Vec<(ShardId, Piece)>,
     own_clean: bool,
@@ -56,13 +56,7 @@ struct Flight {
 
 impl Plan {
     fn part(&mut self, node: NodeId) -> &mut Part {
-        let known = self.parts.iter().position(|(other, _)| *other == node);
-        let at = known.unwrap_or_else(|| {
-            self.parts.push((node, Part::default()));
-            self.parts.len() - 1
-        });
-        // just found or just pushed
-        &mut self.parts[at].1
+        self.parts.entry(node).or_default()
     }
 }
 
@@ -146,6 +140,11 @@ impl Broker {
         }
         if let Some(device) = device_scope(&message.topic) {
             let client = ClientId::from(device);
+            if message.publisher.as_ref() == Some(&client) && self.is_clean_here(&client) {
+                // a device about itself, most of what there is: all it has of a session is on this node
+                plan.own_clean = true;
+                return plan;
+            }
             let shard = self.shard_of(&client);
             match self.place(routes, shard, message.qos) {
                 Place::Here => {
@@ -174,11 +173,16 @@ impl Broker {
         }
     }
 
+    fn is_clean_here(&self, client: &ClientId) -> bool {
+        let session = self.sessions.get(client);
+        session.is_some_and(|session| !session.is_window() && session.is_connected())
+    }
+
     pub(super) fn shard_of(&self, client: &ClientId) -> ShardId {
         ShardId::of(client.as_str(), self.ledger.shards())
     }
 
-    fn gateway_of(&self, client: &ClientId) -> Option<NodeId> {
+    pub(super) fn gateway_of(&self, client: &ClientId) -> Option<NodeId> {
         self.fleet.get().and_then(|fleet| fleet.gateway_of(client))
     }
 
@@ -196,6 +200,8 @@ impl Broker {
                 let tell = Tell::Routes(words::Tell::Deliver(letter.deliver(&part)));
                 if self.peers.tell(node, tell).is_err() {
                     metrics::dropped(Drop::NodeUnreachable, 1);
+                } else {
+                    metrics::forwarded(Forwarded::Untold);
                 }
             }
             metrics::dropped(Drop::NodeUnreachable, plan.held_up.len());
@@ -213,7 +219,9 @@ impl Broker {
         for (shard, pending) in local {
             match pending {
                 Pending::Ready(outcome) if outcome.is_done() => {},
-                pending => local_waiting.push((shard, pending)),
+                pending @ (Pending::Ready(_) | Pending::Waiting(_)) => {
+                    local_waiting.push((shard, pending));
+                },
             }
         }
         let flights: Vec<_> = plan
@@ -246,9 +254,11 @@ impl Broker {
         let device = device_scope(&letter.message.topic).map(ClientId::from);
         let own_shard = device.map(|client| self.shard_of(&client));
         for (shard, pending) in local {
-            match pending.outcome().await {
-                Outcome::Unavailable => failed.push((shard, Piece::Sessions)),
-                other => outcome = outcome.and(other),
+            let committed = pending.outcome().await;
+            if committed == Outcome::Unavailable {
+                failed.push((shard, Piece::Sessions));
+            } else {
+                outcome = outcome.and(committed);
             }
         }
         for flight in flights {
@@ -269,115 +279,8 @@ impl Broker {
         outcome
     }
 
-    /// Delivers for another node.
-    pub(in crate::broker) fn deliver_for(
-        self: &Arc<Self>,
-        from: NodeId,
-        deliver: Deliver,
-    ) -> BoxFuture<'static, Result<words::Reply, String>> {
-        let Some(routes) = &self.routes else {
-            let why = "this node is alone".to_owned();
-            return Box::pin(std::future::ready(Err(why)));
-        };
-        let served = self.serve_delivery(routes, from, deliver);
-        Box::pin(async move { Ok(served.reply().await) })
-    }
-
-    /// Takes a message for sessions of this node: everything has its place when this returns.
-    fn serve_delivery(self: &Arc<Self>, routes: &Routes, from: NodeId, deliver: Deliver) -> Served {
-        let mut served = Served::default();
-        let is_named = deliver.message.qos > Qos::AtMostOnce;
-        let mut fresh = Vec::new();
-        for shard in deliver.shards {
-            let name = (from, deliver.id, false);
-            if !routes.is_home(shard) {
-                served
-                    .shards
-                    .push((shard, Pending::Ready(Outcome::Unavailable)));
-            } else if let Some(known) = routes.recent.outcome(shard, &name).filter(|_| is_named) {
-                served.shards.push((shard, known));
-            } else {
-                fresh.push(shard);
-            }
-        }
-        let client = device_scope(&deliver.message.topic).map(ClientId::from);
-        let device = client.map(|client| (self.shard_of(&client), client));
-        let mut own_shard = None;
-        let (mut own_clean, mut gateway) = (deliver.own == Own::Here, None);
-        if deliver.own == Own::Everywhere
-            && let Some((shard, client)) = device
-        {
-            let name = (from, deliver.id, true);
-            if !routes.is_home(shard) {
-                served.own = Pending::Ready(Outcome::Unavailable);
-            } else if let Some(known) = routes.recent.outcome(shard, &name).filter(|_| is_named) {
-                served.own = known;
-            } else {
-                own_shard = Some(shard);
-                let node = self.gateway_of(&client);
-                own_clean = node == Some(routes.me);
-                gateway = node.filter(|node| *node != routes.me);
-            }
-        }
-        let scope = Scope {
-            clean: deliver.clean,
-            durable: Shards::Only(&fresh),
-            own_clean,
-            own_durable: own_shard.is_some(),
-        };
-        let message = deliver.message;
-        let publisher = message.publisher.as_ref();
-        let receivers = self
-            .router
-            .receivers(&message.topic, publisher, &scope, |_| None);
-        let matched = if receivers.is_empty() {
-            Outcome::NoMatch
-        } else {
-            Outcome::Done
-        };
-        let patience = if deliver.is_patient {
-            Patience::WhileBusy
-        } else {
-            Patience::Never
-        };
-        let mut batch = Batch::new(patience);
-        for receiver in receivers {
-            self.give(&message, receiver, &mut batch);
-        }
-        let committed = batch.commit_each(self);
-        let of = |shard: ShardId| {
-            let rows = committed.iter().filter(|(other, _)| *other == shard);
-            rows.fold(Pending::Ready(matched), |all, (_, one)| {
-                all.and(one.clone())
-            })
-        };
-        served.others = Pending::Ready(matched);
-        for shard in fresh {
-            let outcome = of(shard);
-            if is_named {
-                routes
-                    .recent
-                    .remember(shard, (from, deliver.id, false), outcome.clone());
-            }
-            served.shards.push((shard, outcome));
-        }
-        if let Some(shard) = own_shard {
-            let mut outcome = of(shard);
-            if let Some(node) = gateway {
-                outcome = outcome.and(self.pass_on(routes, node, &message, patience));
-            }
-            if is_named {
-                routes
-                    .recent
-                    .remember(shard, (from, deliver.id, true), outcome.clone());
-            }
-            served.own = outcome;
-        }
-        served
-    }
-
     /// A message of a device's topic to the node it is connected to.
-    fn pass_on(
+    pub(super) fn pass_on(
         self: &Arc<Self>,
         routes: &Routes,
         node: NodeId,
@@ -389,14 +292,12 @@ impl Broker {
             message: Arc::clone(message),
             patience,
         };
+        let part = Part {
+            own: Own::Here,
+            ..Part::default()
+        };
         let plan = Plan {
-            parts: vec![(
-                node,
-                Part {
-                    own: Own::Here,
-                    ..Part::default()
-                },
-            )],
+            parts: BTreeMap::from([(node, part)]),
             ..Plan::default()
         };
         self.send(routes, letter, plan, Vec::new(), false)
@@ -411,37 +312,6 @@ enum Place {
     Nowhere,
 }
 
-/// What becomes of a message that another node handed over.
-struct Served {
-    others: Pending,
-    own: Pending,
-    shards: Vec<(ShardId, Pending)>,
-}
-
-impl Default for Served {
-    fn default() -> Self {
-        Self {
-            others: Pending::Ready(Outcome::NoMatch),
-            own: Pending::Ready(Outcome::NoMatch),
-            shards: Vec::new(),
-        }
-    }
-}
-
-impl Served {
-    async fn reply(self) -> words::Reply {
-        let mut shards = Vec::with_capacity(self.shards.len());
-        for (shard, pending) in self.shards {
-            shards.push((shard, pending.outcome().await.into()));
-        }
-        words::Reply::Delivered {
-            others: self.others.outcome().await.into(),
-            own: self.own.outcome().await.into(),
-            shards,
-        }
-    }
-}
-
 /// What an answer means; what has to be tried again is added to `failed`.
 fn judge(
     part: &Part,
@@ -450,6 +320,7 @@ fn judge(
     own_shard: Option<ShardId>,
 ) -> Outcome {
     let mut outcome = Outcome::NoMatch;
+    let before = failed.len();
     if let Ok(Reply::Routes(words::Reply::Delivered {
         others,
         own,
@@ -458,17 +329,24 @@ fn judge(
     {
         outcome = outcome.and(others.into());
         for (shard, delivered) in shards {
-            match delivered {
-                Delivered::Unavailable => failed.push((shard, Piece::Sessions)),
-                other => outcome = outcome.and(other.into()),
+            if delivered == Delivered::Unavailable {
+                failed.push((shard, Piece::Sessions));
+            } else {
+                outcome = outcome.and(delivered.into());
             }
         }
         match (own, own_shard) {
             (Delivered::Unavailable, Some(shard)) => failed.push((shard, Piece::Own)),
             (own, _) => outcome = outcome.and(own.into()),
         }
+        metrics::forwarded(if failed.len() == before && outcome.is_done() {
+            Forwarded::Done
+        } else {
+            Forwarded::Refused
+        });
         return outcome;
     }
+    metrics::forwarded(Forwarded::Lost);
     // sessions that end with their node get nothing any more; the durable ones are somebody's
     metrics::dropped(
         Drop::NodeUnreachable,
@@ -479,28 +357,4 @@ fn judge(
         failed.extend(own_shard.map(|shard| (shard, Piece::Own)));
     }
     outcome
-}
-
-impl From<Delivered> for Outcome {
-    fn from(delivered: Delivered) -> Self {
-        match delivered {
-            Delivered::Done { matched: true } => Self::Done,
-            Delivered::Done { matched: false } => Self::NoMatch,
-            Delivered::QuotaExceeded => Self::QuotaExceeded,
-            Delivered::TooLarge => Self::TooLarge,
-            Delivered::Unavailable => Self::Unavailable,
-        }
-    }
-}
-
-impl From<Outcome> for Delivered {
-    fn from(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Done => Self::Done { matched: true },
-            Outcome::NoMatch => Self::Done { matched: false },
-            Outcome::QuotaExceeded => Self::QuotaExceeded,
-            Outcome::TooLarge => Self::TooLarge,
-            Outcome::Unavailable => Self::Unavailable,
-        }
-    }
 }

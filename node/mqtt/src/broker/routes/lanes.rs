@@ -107,12 +107,15 @@ impl Lanes {
     /// Adds a message; true if it is the first, and somebody has to see to it.
     fn add(&self, shard: ShardId, piece: Piece, letter: &Letter) -> (Pending, bool) {
         let mut lanes = self.0.lock();
-        let is_first = !lanes.contains_key(&shard);
-        let lane = lanes.entry(shard).or_default();
         let bytes = cost(&letter.message);
-        if lane.waiting.len() >= MESSAGES_MAX || lane.bytes + bytes > BYTES_MAX {
+        let is_full =
+            |lane: &Lane| lane.waiting.len() >= MESSAGES_MAX || lane.bytes + bytes > BYTES_MAX;
+        let known = lanes.get(&shard);
+        let is_first = known.is_none();
+        if known.is_some_and(is_full) {
             return (Pending::Ready(Outcome::Unavailable), false);
         }
+        let lane = lanes.entry(shard).or_default();
         let waiting = lane.waiting.entry(letter.id.count).or_insert_with(|| {
             lane.bytes += bytes;
             Waiting {
@@ -211,7 +214,7 @@ impl Broker {
         let deliver = letter.deliver(part);
         match self.nodes.owner(shard) {
             Some(owner) if owner.node == routes.me => {
-                let delivered = self.deliver_for(routes.me, deliver);
+                let delivered = self.deliver_for(routes.me, &deliver);
                 let me = routes.me;
                 Box::pin(async move {
                     let delivered = delivered.await;

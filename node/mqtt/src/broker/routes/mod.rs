@@ -19,6 +19,7 @@ mod lanes;
 mod local;
 mod recent;
 mod retain;
+mod serve;
 mod shared;
 mod speak;
 mod table;

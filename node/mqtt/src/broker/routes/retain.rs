@@ -158,7 +158,11 @@ impl Broker {
     }
 
     /// Keeps a message at its topic's owner, whoever that is while it is tried.
-    async fn keep_there(self: Arc<Self>, message: Message, patience: Patience) -> Outcome {
+    pub(in crate::broker) async fn keep_there(
+        self: Arc<Self>,
+        message: Message,
+        patience: Patience,
+    ) -> Outcome {
         let until = Instant::now() + WAIT_MAX;
         let mut changes = self.nodes.changes();
         let message = Arc::new(message);
@@ -202,12 +206,7 @@ impl Broker {
         message: &Message,
         is_patient: bool,
     ) -> BoxFuture<'static, Result<words::Reply, String>> {
-        let patience = if is_patient {
-            Patience::WhileBusy
-        } else {
-            Patience::Never
-        };
-        let kept = self.retain_here(message, patience);
+        let kept = self.retain_here(message, Patience::of(is_patient));
         Box::pin(async move { Ok(words::Reply::Kept(kept.outcome().await.into())) })
     }
 
@@ -296,7 +295,7 @@ async fn serve(broker: Weak<Broker>, topic: String) {
                 .await;
         }
         // as with an owner that is here: what cannot be kept for want of room goes to nobody
-        let routed = if kept == Outcome::QuotaExceeded {
+        let pending = if kept == Outcome::QuotaExceeded {
             Pending::Ready(kept)
         } else {
             broker.route_on(message, patience, Pending::Ready(kept))
@@ -304,7 +303,7 @@ async fn serve(broker: Weak<Broker>, topic: String) {
         let (settler, goes_on) = routes.topics.done(&topic);
         if let Some(settler) = settler {
             drop(start(Box::pin(async move {
-                let outcome = routed.outcome().await;
+                let outcome = pending.outcome().await;
                 settler.settle(outcome);
                 outcome
             })));

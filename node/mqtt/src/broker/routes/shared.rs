@@ -201,13 +201,13 @@ impl Broker {
         let pick = letter.pick(filter, dest, !connected);
         if node == routes.me {
             let picked = self.pick_for(routes.me, pick);
-            return Box::pin(async move { judge(picked.await.map_err(|_| None)) });
+            return Box::pin(async move { judge(&picked.await.map_err(|_why| None)) });
         }
         let asked = self
             .peers
             .ask(node, Ask::Routes(words::Ask::Pick(pick)), WITHIN);
         Box::pin(async move {
-            judge(match asked.await {
+            judge(&match asked.await {
                 Ok(Reply::Routes(reply)) => Ok(reply),
                 Ok(Reply::Home(_)) => Err(None),
                 Err(error) => Err(Some(error)),
@@ -257,11 +257,7 @@ impl Broker {
         let letter = Letter {
             id: pick.id,
             message: pick.message,
-            patience: if pick.is_patient {
-                Patience::WhileBusy
-            } else {
-                Patience::Never
-            },
+            patience: Patience::of(pick.is_patient),
         };
         let shard = match pick.dest {
             Dest::Node(_) => {
@@ -288,12 +284,12 @@ impl Broker {
 }
 
 /// What an answer means; an error of `None` is a refusal.
-fn judge(answer: Result<words::Reply, Option<PeerError>>) -> Attempt {
+fn judge(answer: &Result<words::Reply, Option<PeerError>>) -> Attempt {
     match answer {
         Ok(words::Reply::Picked(Picked::Nobody)) => Attempt::Nobody,
         Ok(words::Reply::Picked(Picked::Taken(words::Delivered::Unavailable)))
         | Err(Some(PeerError::Unknown(_))) => Attempt::Unknown,
-        Ok(words::Reply::Picked(Picked::Taken(delivered))) => Attempt::Over(delivered.into()),
+        Ok(words::Reply::Picked(Picked::Taken(delivered))) => Attempt::Over((*delivered).into()),
         Ok(
             words::Reply::Heard
             | words::Reply::Missed

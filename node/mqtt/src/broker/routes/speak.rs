@@ -21,6 +21,7 @@ use super::{
 use crate::broker::{
     Broker,
     mailbox::Mailbox,
+    metrics,
     peers::{
         Ask, Reply,
         routes::{self as words, Advertisement, Dest},
@@ -53,7 +54,8 @@ impl Broker {
         let Some(routes) = &self.routes else {
             return words::Reply::Heard;
         };
-        match routes.table.write().hear(from, said) {
+        let applied = routes.table.write().hear(from, said);
+        match applied {
             Applied::Yes => words::Reply::Heard,
             Applied::Missed => words::Reply::Missed,
         }
@@ -143,6 +145,29 @@ impl Broker {
         self.router.is_wanted(topic) || self.routes.as_ref().is_some_and(elsewhere)
     }
 
+    /// Whether every node and shard has told what its sessions want. Until then messages go everywhere: a node that was
+    /// just started had better not be given clients.
+    pub fn knows_routes(&self) -> bool {
+        let knows = |routes: &Routes| routes.table.read().blind() == 0;
+        self.routes.as_ref().is_none_or(knows)
+    }
+
+    /// Sets the gauges of what is known of other nodes.
+    pub(crate) fn record_routes(&self) {
+        if let Some(routes) = &self.routes {
+            let (elsewhere, blind) = {
+                let table = routes.table.read();
+                (table.len(), table.blind())
+            };
+            metrics::record_routes(&metrics::Known {
+                elsewhere,
+                blind,
+                here: routes.local.lock().len(),
+                waiting: routes.lanes.len(),
+            });
+        }
+    }
+
     /// All durable sessions of a shard are here, in this term.
     pub(crate) fn shard_ready(&self, shard: ShardId, term: Term) {
         if let Some(routes) = &self.routes {
@@ -177,6 +202,12 @@ impl Broker {
         let version = routes.local.lock().version();
         is_known(&routes.heard.borrow(), &self.nodes.peers(), version)
             && routes.table.read().blind() == 0
+    }
+
+    /// How many filters of other nodes are known here.
+    pub(crate) fn routes_len(&self) -> usize {
+        let routes = self.routes.as_ref();
+        routes.map_or(0, |routes| routes.table.read().len())
     }
 }
 
@@ -255,7 +286,7 @@ async fn speak(broker: Weak<Broker>, to: NodeId) {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
-                changed = changes.changed() => match changed {
+                around = changes.changed() => match around {
                     Ok(()) => continue,
                     Err(_) => return,
                 },
@@ -321,6 +352,7 @@ async fn say(
         sequence,
         items: said.items,
     };
+    let mut pause = AGAIN_AFTER;
     loop {
         let (asked, mut changes) = {
             let broker = broker.upgrade()?;
@@ -333,8 +365,12 @@ async fn say(
             Ok(Reply::Routes(words::Reply::Heard)) => return Some(true),
             Ok(_) => return Some(false),
             Err(PeerError::Refused { why, .. }) => {
-                tracing::warn!(%to, why, "a node does not listen to what is wanted here");
-                time::sleep(HEARD_WITHIN).await;
+                // a node that is starting listens soon
+                if pause == HEARD_WITHIN {
+                    tracing::warn!(%to, why, "a node does not listen to what is wanted here");
+                }
+                time::sleep(pause).await;
+                pause = (pause * 2).min(HEARD_WITHIN);
             },
             Err(PeerError::NotConnected(_)) => {
                 // what is said to it waits here until it is back

@@ -73,12 +73,6 @@ pub(crate) struct Found {
     pub(crate) shared: Vec<Candidate>,
 }
 
-impl Found {
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.dests.is_empty() && self.shared.is_empty()
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Table {

@@ -8,6 +8,8 @@
 
 mod authorize;
 mod cluster;
+mod cluster_retained;
+mod cluster_shared;
 mod durable;
 mod fleet;
 mod homes;

@@ -38,6 +38,9 @@ enum Parcel {
     Tell(Vec<u8>),
 }
 
+/// Most parcels on one way.
+const ON_THE_WAY_MAX: usize = 100_000;
+
 type Way = (NodeId, NodeId);
 
 #[derive(Default)]
@@ -48,7 +51,7 @@ struct Inner {
     held: BTreeSet<Way>,
     /// Counts how often a way broke: what was on it then is lost.
     breaks: BTreeMap<Way, u64>,
-    ways: BTreeMap<Way, mpsc::UnboundedSender<(u64, Parcel)>>,
+    ways: BTreeMap<Way, mpsc::Sender<(u64, Parcel)>>,
     parcels: u64,
 }
 
@@ -76,13 +79,13 @@ impl Links {
         inner.parcels += 1;
         let breaks = inner.breaks.get(&way).copied().unwrap_or_default();
         let sender = inner.ways.entry(way).or_insert_with(|| {
-            let (sender, receiver) = mpsc::unbounded_channel();
+            let (sender, receiver) = mpsc::channel(ON_THE_WAY_MAX);
             tokio::spawn(carry(Arc::downgrade(self), way, receiver));
             sender
         });
         sender
-            .send((breaks, parcel))
-            .map_err(|_| PeerError::NotConnected(way.1))
+            .try_send((breaks, parcel))
+            .map_err(|_full| PeerError::Busy(way.1))
     }
 
     fn is_lost(&self, way: Way, breaks: u64) -> bool {
@@ -95,7 +98,7 @@ impl Links {
     }
 }
 
-async fn carry(links: Weak<Links>, way: Way, mut parcels: mpsc::UnboundedReceiver<(u64, Parcel)>) {
+async fn carry(links: Weak<Links>, way: Way, mut parcels: mpsc::Receiver<(u64, Parcel)>) {
     while let Some((breaks, parcel)) = parcels.recv().await {
         let Some(links) = links.upgrade() else { return };
         loop {
@@ -218,7 +221,6 @@ impl Ledger for View {
 pub(super) struct Site {
     pub(super) id: NodeId,
     pub(super) broker: Arc<Broker>,
-    pub(super) fleet: Arc<TestFleet>,
     pub(super) nodes: Arc<MemoryNodes>,
 }
 
@@ -314,7 +316,6 @@ impl Net {
         Site {
             id,
             broker,
-            fleet,
             nodes: view,
         }
     }

@@ -1,0 +1,5 @@
+//! Behaviour of the cluster's face: who is asked, what is applied once, and what becomes of those whose node is gone.
+
+mod net;
+mod presence;
+mod routing;

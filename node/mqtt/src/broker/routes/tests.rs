@@ -1,1 +1,0 @@
-//! What nodes tell each other, without nodes.
