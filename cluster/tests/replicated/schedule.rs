@@ -29,6 +29,8 @@ const NODES: u64 = 3;
 const SHARDS: u16 = 2;
 const WRITERS: u64 = 4;
 const STEPS: usize = 14;
+/// How long a writer waits for an answer before it takes the outcome for unknown.
+const IMPATIENCE: Duration = Duration::from_millis(60);
 
 fn quick(config: &mut Config) {
     config.heartbeat = Duration::from_millis(30);
@@ -59,6 +61,8 @@ struct History {
     owners: Mutex<BTreeMap<(ShardId, Term), NodeId>>,
     stop: AtomicBool,
     reads: AtomicU64,
+    /// A proposal was not answered at all.
+    hung: AtomicBool,
 }
 
 fn shard_of(key: u64) -> ShardId {
@@ -74,11 +78,18 @@ fn value_of(shards: &Shards, shard: ShardId, key: u64) -> Option<u64> {
 
 impl History {
     fn owner(&self, shard: ShardId) -> Option<(Arc<Shards>, Term)> {
-        let running = self.running.read();
-        let (id, shards, term) = running
+        let mut owners: Vec<_> = self
+            .running
+            .read()
             .iter()
-            .find_map(|(id, shards)| Some((*id, Arc::clone(shards), shards.term(shard)?)))?;
-        drop(running);
+            .filter_map(|(id, shards)| Some((*id, Arc::clone(shards), shards.term(shard)?)))
+            .collect();
+        // Were there two by a defect, some of the writers should find each.
+        let which = rand::rng().random_range(0..owners.len().max(1));
+        if owners.is_empty() {
+            return None;
+        }
+        let (id, shards, term) = owners.swap_remove(which);
         let first = *self.owners.lock().entry((shard, term)).or_insert(id);
         assert_eq!(first, id, "G2: two owners of shard {shard} in {term:?}");
         Some((shards, term))
@@ -100,8 +111,20 @@ impl History {
                 next.to_string().into(),
             )];
             let receipt = shards.propose(shard, term, writes);
-            let answered = timeout(Duration::from_secs(8), receipt).await;
-            match answered.expect("F9: a proposal is answered, whatever happens") {
+            let history = Arc::clone(&self);
+            let mut receipt = tokio::spawn(async move {
+                let answered = timeout(Duration::from_secs(8), receipt).await;
+                answered.unwrap_or_else(|_| {
+                    history.hung.store(true, Ordering::Relaxed);
+                    Err(Refusal::Unknown)
+                })
+            });
+            // Whoever waits for an owner that is cut off sees nothing of the next one.
+            let answered = match timeout(IMPATIENCE, &mut receipt).await {
+                Ok(answered) => answered.expect("answered"),
+                Err(_) => Err(Refusal::Unknown),
+            };
+            match answered {
                 Ok(()) => {
                     known.acknowledged.store(next, Ordering::SeqCst);
                     next += 1;
@@ -150,8 +173,9 @@ async fn fault(world: &mut World, history: &History, random: &mut StdRng) -> Str
     let one = random.random_range(1..=NODES);
     let other = one % NODES + 1;
     let third = other % NODES + 1;
+    let cut_off = random.random_range(300..700);
     let shard = ShardId(random.random_range(0..SHARDS));
-    match random.random_range(0..11_u32) {
+    match random.random_range(0..12_u32) {
         0..=2 => {
             if !world.running().contains(&one) {
                 return "nothing".to_owned();
@@ -164,11 +188,22 @@ async fn fault(world: &mut World, history: &History, random: &mut StdRng) -> Str
             revive(world, history).await;
             "revive".to_owned()
         },
-        5 => {
-            world
-                .net
-                .partition(&[&[node(one)], &[node(other), node(third)]]);
-            format!("isolate {one}")
+        5 | 11 => {
+            // An owner, mostly: it is the one that could say something wrong.
+            let owner = history.owner(shard).map(|(shards, _)| shards);
+            let running = history.running.read();
+            let of = |id: &u64| {
+                let at = running.get(&node(*id));
+                owner
+                    .as_ref()
+                    .is_none_or(|owner| at.is_some_and(|at| Arc::ptr_eq(at, owner)))
+            };
+            let alone = [one, other, third].into_iter().find(of).unwrap_or(one);
+            drop(running);
+            let rest: Vec<NodeId> = (1..=NODES).filter(|id| *id != alone).map(node).collect();
+            world.net.partition(&[&[node(alone)], &rest]);
+            sleep(Duration::from_millis(cut_off)).await;
+            format!("isolate {alone}")
         },
         6 => {
             world.net.cut(node(one), node(other));
@@ -224,6 +259,7 @@ async fn run(seed: u64) {
         owners: Mutex::default(),
         stop: AtomicBool::new(false),
         reads: AtomicU64::new(0),
+        hung: AtomicBool::new(false),
     });
     let mut tasks = JoinSet::new();
     for key in 0..WRITERS {
@@ -263,6 +299,10 @@ async fn run(seed: u64) {
     assert!(
         history.reads.load(Ordering::Relaxed) > 0,
         "reads were checked"
+    );
+    assert!(
+        !history.hung.load(Ordering::Relaxed),
+        "F9, seed {seed}: a proposal is answered, whatever happens"
     );
     settle(&world, &history, seed).await;
 }
