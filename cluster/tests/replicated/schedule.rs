@@ -95,6 +95,13 @@ impl History {
         Some((shards, term))
     }
 
+    fn owner_id(&self, shard: ShardId) -> Option<u64> {
+        let (owner, _) = self.owner(shard)?;
+        let running = self.running.read();
+        let found = running.iter().find(|(_, at)| Arc::ptr_eq(at, &owner))?;
+        Some(found.0.0)
+    }
+
     /// Writes its key, over and over, each time one more.
     async fn write(self: Arc<Self>, key: u64) {
         let (shard, known) = (shard_of(key), &self.keys[usize::try_from(key).unwrap_or(0)]);
@@ -190,16 +197,7 @@ async fn fault(world: &mut World, history: &History, random: &mut StdRng) -> Str
         },
         5 | 11 => {
             // An owner, mostly: it is the one that could say something wrong.
-            let owner = history.owner(shard).map(|(shards, _)| shards);
-            let running = history.running.read();
-            let of = |id: &u64| {
-                let at = running.get(&node(*id));
-                owner
-                    .as_ref()
-                    .is_none_or(|owner| at.is_some_and(|at| Arc::ptr_eq(at, owner)))
-            };
-            let alone = [one, other, third].into_iter().find(of).unwrap_or(one);
-            drop(running);
+            let alone = history.owner_id(shard).unwrap_or(one);
             let rest: Vec<NodeId> = (1..=NODES).filter(|id| *id != alone).map(node).collect();
             world.net.partition(&[&[node(alone)], &rest]);
             sleep(Duration::from_millis(cut_off)).await;
