@@ -28,7 +28,7 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -57,6 +57,8 @@ pub(crate) struct Routes {
     recent: recent::Recent,
     topics: retain::Topics,
     count: AtomicU64,
+    /// Everything was known once.
+    is_oriented: AtomicBool,
 }
 
 impl Routes {
@@ -75,6 +77,7 @@ impl Routes {
             recent: recent::Recent::default(),
             topics: retain::Topics::default(),
             count: AtomicU64::new(0),
+            is_oriented: AtomicBool::new(false),
         }
     }
 

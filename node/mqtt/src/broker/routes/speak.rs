@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
 };
 
@@ -145,10 +145,15 @@ impl Broker {
         self.router.is_wanted(topic) || self.routes.as_ref().is_some_and(elsewhere)
     }
 
-    /// Whether every node and shard has told what its sessions want. Until then messages go everywhere: a node that was
+    /// Whether every node and shard told once what its sessions want. Until then messages go everywhere: a node that was
     /// just started had better not be given clients.
     pub fn knows_routes(&self) -> bool {
-        let knows = |routes: &Routes| routes.table.read().blind() == 0;
+        let knows = |routes: &Routes| {
+            if !routes.is_oriented.load(Ordering::Acquire) && routes.table.read().blind() == 0 {
+                routes.is_oriented.store(true, Ordering::Release);
+            }
+            routes.is_oriented.load(Ordering::Acquire)
+        };
         self.routes.as_ref().is_none_or(knows)
     }
 

@@ -8,6 +8,7 @@
 
 mod authorize;
 mod cluster;
+mod cluster_random;
 mod cluster_retained;
 mod cluster_shared;
 mod durable;
