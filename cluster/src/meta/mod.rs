@@ -10,11 +10,13 @@
 mod certificates;
 mod command;
 mod desk;
+mod driver;
 mod groups;
 mod identity;
 mod join;
 mod rows;
 mod service;
+mod shard_groups;
 mod view;
 mod words;
 
@@ -25,3 +27,4 @@ pub use identity::{ClusterIdentity, Founding, IdentityError};
 pub use join::{JoinError, JoinToken, JoinTokenError, join};
 pub use rows::RowError;
 pub use service::{Clock, Meta, MetaConfig, MetaError};
+pub use shard_groups::ShardGroups;

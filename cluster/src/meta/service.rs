@@ -1,6 +1,7 @@
 //! The meta room of one node.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Weak},
     time::Duration,
@@ -19,10 +20,11 @@ use umbel_storage::{Nodes, ReadError};
 
 use super::{
     command::Desk,
+    driver,
     groups::Groups,
     rows::RowError,
     view::{self, View},
-    words::{self, Answer, Ask},
+    words::{self, Answer, Ask, Fence},
 };
 use crate::{
     link::{BoxFuture, Handler, Transport},
@@ -42,6 +44,8 @@ pub struct MetaConfig {
     pub profile: Profile,
     /// What makes the cluster, on its first node until that was done.
     pub init: Option<Init>,
+    /// Shards whose replicas may move at the same time, while this node drives.
+    pub moving_max: usize,
     /// Wall time.
     pub clock: Clock,
     /// Called when this node must not go on: it was removed, or its map is from a newer release.
@@ -87,6 +91,8 @@ pub(super) struct Inner {
     pub(super) view: View,
     pub(super) desk: Desk,
     pub(super) config: MetaConfig,
+    /// The newest order for each group.
+    pub(super) fences: Mutex<BTreeMap<ShardId, Fence>>,
 }
 
 impl Meta {
@@ -116,10 +122,12 @@ impl Meta {
             view,
             desk: Desk::default(),
             config,
+            fences: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(Arc::clone(&inner)));
         tasks.spawn(introduce(Arc::clone(&inner)));
+        tasks.spawn(driver::drive(Arc::clone(&inner)));
         Ok(Arc::new(Self {
             inner,
             tasks: Mutex::new(tasks),
@@ -183,8 +191,12 @@ impl Inner {
     async fn answer(&self, _from: NodeId, ask: Ask) -> Answer {
         match ask {
             Ask::Command(request) => self.decide(request).await,
-            Ask::Observe => Answer::Failed("not yet".to_owned()),
-            Ask::Order { .. } => Answer::Failed("not yet".to_owned()),
+            Ask::Observe => Answer::Observed(self.holding()),
+            Ask::Order {
+                fence,
+                shard,
+                order,
+            } => self.obey(fence, shard, order).await,
         }
     }
 

@@ -11,7 +11,7 @@ use umbel_core::{
     shadow::{self, Origin, ShadowKind, Verb},
     time::Timestamp,
 };
-use umbel_mqtt::broker::{self, Broker, ClientView};
+use umbel_mqtt::broker::{self, Broker};
 
 use crate::{
     model::{Client, Device, Quarantined},

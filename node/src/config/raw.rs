@@ -107,7 +107,7 @@ section!(
         /// Bytes of a shard's log after which a snapshot replaces it: bounds what a restart may have to replay.
         snapshot_bytes: Size = kib(32 << 10),
         /// Shards that may move at the same time.
-        transfers_max: usize = 2,
+        transfers_max: usize = 4,
     }
 );
 

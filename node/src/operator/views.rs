@@ -8,6 +8,7 @@ use std::{
 use umbel_core::{
     cluster::{self, ClusterMap, NodeState as Stage},
     ids::{NodeId, ShardId},
+    placement::REPLICAS,
 };
 use umbel_http::operator::{Cluster, Copy, Node, NodeState, Shard, ShardState};
 use umbel_storage::nodes::{Peer, Reach};
@@ -283,6 +284,11 @@ impl World {
         if !why.is_empty() {
             return (ShardState::Degraded, why);
         }
+        let wanted = self.copies_wanted();
+        if voters.len() < wanted {
+            let why = format!("it has {} of {wanted} copies so far", voters.len());
+            return (ShardState::Moving, vec![why]);
+        }
         if holders != plan {
             let plan: Vec<_> = plan.iter().map(ToString::to_string).collect();
             return (
@@ -291,6 +297,15 @@ impl World {
             );
         }
         (ShardState::Ok, why)
+    }
+}
+
+impl World {
+    /// How many copies a shard should have with the nodes there are.
+    fn copies_wanted(&self) -> usize {
+        let holds = |node: &cluster::Node| node.is_active() && node.profile.roles.shards;
+        let holders = self.map.members().filter(|(_, node)| holds(node)).count();
+        holders.clamp(1, REPLICAS)
     }
 }
 

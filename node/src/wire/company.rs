@@ -12,7 +12,7 @@ use umbel_cluster::{
     control::Kind,
     gossip::Gossip,
     link::{Transport, tcp::TcpTransport},
-    meta::{Groups, Meta, MetaConfig, MetaError},
+    meta::{Meta, MetaConfig, MetaError, ShardGroups},
 };
 use umbel_core::{
     cluster::{ClusterMap, Command, Rejected},
@@ -86,12 +86,13 @@ impl Company {
         let nodes = owners as Arc<dyn Nodes>;
         let wall = Arc::clone(clock);
         let meta = Meta::start(
-            Arc::new(super::groups::ShardGroups(Arc::clone(&disk.shards))) as Arc<dyn Groups>,
+            Arc::new(ShardGroups(Arc::clone(&disk.shards))),
             transport,
             Arc::clone(&nodes),
             MetaConfig {
                 init: link.identity.init_command(&link.profile),
                 profile: link.profile.clone(),
+                moving_max: config.cluster.transfers_max,
                 clock: Arc::new(move || wall.wall()),
                 fatal: Arc::new(|why: String| end(&why)),
             },
@@ -186,7 +187,6 @@ impl Company {
         serve_broker(&transport, broker);
         self.fleet_door = Some(FleetDoor::open(&transport, realm.clone()));
         self.drain_when_asked(config, disk, broker);
-        self.temp_driver(disk);
     }
 
     /// What operators may ask, served to the other nodes as well.
@@ -227,69 +227,6 @@ impl Company {
             rate: config.node.drain_rate,
         };
         linked.drainer = Some(drainer.start());
-    }
-
-    /// Temporary, until the meta room drives: hosts everything, the first three members vote, owners in turn.
-    pub(super) fn temp_driver(&self, disk: &Disk) {
-        let Some(linked) = &self.linked else { return };
-        let (meta, shards, nodes) = (
-            Arc::clone(&linked.meta),
-            Arc::clone(&disk.shards),
-            Arc::clone(&self.nodes),
-        );
-        tokio::spawn(async move {
-            use umbel_core::ids::ShardId;
-            loop {
-                let all: Vec<ShardId> = (0..shards.shards())
-                    .map(ShardId)
-                    .chain([ShardId::META])
-                    .collect();
-                for shard in &all {
-                    if let Err(error) = shards.host(*shard).await {
-                        tracing::warn!(%error, "host");
-                    }
-                }
-                let map = meta.map();
-                let members: Vec<_> = map.members().map(|(id, _)| id).collect();
-                let up: std::collections::BTreeSet<_> = members
-                    .iter()
-                    .copied()
-                    .filter(|id| {
-                        *id == nodes.me()
-                            || nodes.peers().iter().any(|p| {
-                                p.node == *id && p.reach == umbel_storage::nodes::Reach::Connected
-                            })
-                    })
-                    .collect();
-                let desired: std::collections::BTreeSet<_> =
-                    members.iter().copied().take(3).collect();
-                for shard in all {
-                    if shards.term(shard).is_none() || desired.is_empty() || !desired.is_subset(&up)
-                    {
-                        continue;
-                    }
-                    let Some(now) = shards.members(shard) else {
-                        continue;
-                    };
-                    if now.voters != desired || now.joint || !now.learners.is_empty() {
-                        if let Err(error) = shards
-                            .change_members(shard, desired.clone(), Default::default())
-                            .await
-                        {
-                            tracing::warn!(%shard, %error, "change");
-                        }
-                        continue;
-                    }
-                    let preferred = members[usize::from(shard.0) % desired.len()];
-                    if preferred != nodes.me() && now.caught_up.contains(&preferred) {
-                        if let Err(error) = shards.transfer(shard, preferred).await {
-                            tracing::warn!(%shard, %error, "transfer");
-                        }
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        });
     }
 
     /// Gives the shards of this node to others. Nobody else has them in a cluster of one.

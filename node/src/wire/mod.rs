@@ -6,7 +6,6 @@ mod company;
 mod disk;
 mod drain;
 mod edges;
-mod groups;
 mod link;
 mod process;
 mod residents;

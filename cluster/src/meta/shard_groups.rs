@@ -1,30 +1,34 @@
-//! temporary
+//! The groups of a node, as its shards keep them.
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::sync::watch;
-use umbel_cluster::{
-    Shards,
-    link::BoxFuture,
-    meta::{Groups, Members},
-};
 use umbel_core::ids::{NodeId, ShardId, Term};
 use umbel_storage::{Ledger, Pairs, ReadError, Receipt, Table, Write};
 
-pub(super) struct ShardGroups(pub(super) Arc<Shards>);
+use super::groups::{Groups, Members};
+use crate::{link::BoxFuture, shards::Shards};
+
+/// Shards as [`Groups`].
+pub struct ShardGroups(pub Arc<Shards>);
 
 impl Ledger for ShardGroups {
     fn shards(&self) -> u16 {
         self.0.shards()
     }
+
     fn term(&self, shard: ShardId) -> Option<Term> {
         self.0.term(shard)
     }
+
     fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {
         self.0.propose(shard, term, writes)
     }
+
     fn get(&self, shard: ShardId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         self.0.get(shard, table, key)
     }
+
     fn scan(
         &self,
         shard: ShardId,
@@ -41,14 +45,22 @@ impl Groups for ShardGroups {
     fn hosted(&self) -> Vec<ShardId> {
         self.0.hosted()
     }
+
     fn host(&self, shard: ShardId) -> BoxFuture<'static, Result<(), String>> {
         let shards = Arc::clone(&self.0);
-        Box::pin(async move { shards.host(shard).await.map_err(|e| e.to_string()) })
+        Box::pin(async move { shards.host(shard).await.map_err(|error| error.to_string()) })
     }
+
     fn retire(&self, shard: ShardId) -> BoxFuture<'static, Result<(), String>> {
         let shards = Arc::clone(&self.0);
-        Box::pin(async move { shards.retire(shard).await.map_err(|e| e.to_string()) })
+        Box::pin(async move {
+            shards
+                .retire(shard)
+                .await
+                .map_err(|error| error.to_string())
+        })
     }
+
     fn change_members(
         &self,
         shard: ShardId,
@@ -61,13 +73,20 @@ impl Groups for ShardGroups {
                 .change_members(shard, voters, learners)
                 .await
                 .map(drop)
-                .map_err(|e| e.to_string())
+                .map_err(|error| error.to_string())
         })
     }
+
     fn transfer(&self, shard: ShardId, to: NodeId) -> BoxFuture<'static, Result<(), String>> {
         let shards = Arc::clone(&self.0);
-        Box::pin(async move { shards.transfer(shard, to).await.map_err(|e| e.to_string()) })
+        Box::pin(async move {
+            shards
+                .transfer(shard, to)
+                .await
+                .map_err(|error| error.to_string())
+        })
     }
+
     fn members(&self, shard: ShardId) -> Option<Members> {
         let members = self.0.members(shard)?;
         Some(Members {
@@ -77,9 +96,11 @@ impl Groups for ShardGroups {
             caught_up: members.caught_up,
         })
     }
+
     fn leader(&self, shard: ShardId) -> Option<NodeId> {
         self.0.leader(shard)
     }
+
     fn applied(&self, shard: ShardId) -> Option<watch::Receiver<u64>> {
         self.0.applied(shard)
     }
