@@ -12,6 +12,7 @@ mod faults;
 mod figures;
 mod members;
 mod nodes;
+mod on_disk;
 mod regress;
 mod schedule;
 mod serving;
