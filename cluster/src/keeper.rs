@@ -2,11 +2,11 @@
 //!
 //! One shard at a time: a snapshot reads a whole shard, and a checkpoint syncs the rows of all of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior};
 use umbel_core::ids::ShardId;
-use umbel_storage::log::GroupId;
+use umbel_storage::log::{GroupId, LogError};
 
 use crate::{
     hosted::Hosted,
@@ -21,6 +21,10 @@ use crate::{
 /// looked at by somebody.
 const REBUILDS_MAX: u32 = 5;
 
+/// How long a node with a full disk waits before it tries again to hand its shards over: where every disk is full, they
+/// must not go round.
+const LEAVE_AGAIN_AFTER: Duration = Duration::from_secs(15);
+
 /// What the keeper keeps.
 pub(crate) struct Keeper {
     /// All shards of the node.
@@ -33,6 +37,8 @@ pub(crate) struct Keeper {
     pub(crate) rebuilds: BTreeMap<ShardId, u32>,
     /// Snapshots that failed, and when to try again.
     pub(crate) retry_at: BTreeMap<ShardId, Instant>,
+    /// When to look again whether shards have to leave a full disk.
+    pub(crate) leave_at: Instant,
 }
 
 impl Keeper {
@@ -45,6 +51,7 @@ impl Keeper {
             self.count();
             self.rebuild_damaged().await;
             self.replace_damaged().await;
+            self.leave_full_disk();
             self.take_snapshots().await;
         }
     }
@@ -55,6 +62,7 @@ impl Keeper {
             totals.queued += shard.queue.len();
             if let Some(group) = shard.group() {
                 group.notice_end();
+                totals.probation += usize::from(group.is_on_probation());
             }
             if shard.is_quarantined() {
                 totals.quarantined += 1;
@@ -85,6 +93,21 @@ impl Keeper {
             } else {
                 let why = format!("its state was damaged again after {REBUILDS_MAX} rebuilds");
                 shard.stop(why).await;
+            }
+        }
+    }
+
+    /// A node whose disk is full refuses every write: who has room should own its shards.
+    fn leave_full_disk(&mut self) {
+        let full = matches!(self.parts.log.admit(), Err(LogError::Full));
+        if !full || self.parts.mux.is_none() || Instant::now() < self.leave_at {
+            return;
+        }
+        self.leave_at = Instant::now() + LEAVE_AGAIN_AFTER;
+        for shard in self.hosted.all().values() {
+            let owned = shard.term().is_some();
+            if let Some(group) = shard.group().filter(|_| owned) {
+                tokio::spawn(group.leave());
             }
         }
     }

@@ -27,6 +27,16 @@ pub const SNAPSHOTS: &str = "umbel_shard_snapshots_total";
 pub const SNAPSHOT: &str = "umbel_shard_snapshot_seconds";
 /// Shards whose state was rebuilt while the node ran.
 pub const REBUILDS: &str = "umbel_shard_rebuilds_total";
+/// Times this node stood for election, by `outcome`: won, lost (not enough votes), denied (others would not vote).
+pub const ELECTIONS: &str = "umbel_shard_elections_total";
+/// Times this node gave up a shard because no majority answered.
+pub const STEP_DOWNS: &str = "umbel_shard_step_downs_total";
+/// Times this node handed a shard to another, by `result`: done, failed.
+pub const TRANSFERS: &str = "umbel_shard_transfers_total";
+/// Snapshots sent to other members, by `result`: done, failed.
+pub const SNAPSHOTS_SENT: &str = "umbel_shard_snapshots_sent_total";
+/// Replicas that may not vote because they may have forgotten something.
+pub const PROBATION: &str = "umbel_shard_probation";
 /// Newcomers that asked this node to be let in, by `outcome`: admitted, refused, limited.
 pub const JOINS: &str = "umbel_cluster_joins_total";
 /// Orders of the meta leader to groups, by `order` and `result`.
@@ -70,6 +80,23 @@ pub fn describe() {
     describe_counter!(SNAPSHOTS, "Shard snapshots, by result");
     describe_histogram!(SNAPSHOT, Unit::Seconds, "Time to take one shard snapshot");
     describe_counter!(
+        ELECTIONS,
+        "Times this node stood for election of a shard, by outcome (won, lost, denied)"
+    );
+    describe_counter!(
+        STEP_DOWNS,
+        "Times this node gave up a shard because no majority answered"
+    );
+    describe_counter!(
+        TRANSFERS,
+        "Times this node handed a shard to another, by result"
+    );
+    describe_counter!(SNAPSHOTS_SENT, "Snapshots sent to other members, by result");
+    describe_gauge!(
+        PROBATION,
+        "Replicas that may not vote because they may have forgotten something"
+    );
+    describe_counter!(
         REBUILDS,
         "Shards whose damaged state was rebuilt while the node ran"
     );
@@ -95,6 +122,7 @@ pub(crate) struct Meters {
     groups_owned: Gauge,
     groups_other: Gauge,
     groups_quarantined: Gauge,
+    probation: Gauge,
 }
 
 impl Meters {
@@ -120,6 +148,7 @@ impl Meters {
             groups_owned: gauge!(GROUPS, "state" => "owned"),
             groups_other: gauge!(GROUPS, "state" => "other"),
             groups_quarantined: gauge!(GROUPS, "state" => "quarantined"),
+            probation: gauge!(PROBATION),
         }
     }
 
@@ -164,6 +193,7 @@ impl Meters {
         self.groups_owned.set(count(totals.owned));
         self.groups_other.set(count(totals.other));
         self.groups_quarantined.set(count(totals.quarantined));
+        self.probation.set(count(totals.probation));
     }
 
     fn outcome(&self, outcome: Result<(), Refusal>) -> &Counter {
@@ -190,6 +220,8 @@ pub(crate) struct Totals {
     pub(crate) other: usize,
     /// Groups that serve nothing.
     pub(crate) quarantined: usize,
+    /// Groups that may not vote.
+    pub(crate) probation: usize,
 }
 
 fn count(number: usize) -> f64 {

@@ -4,6 +4,7 @@
 
 use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
+use metrics::counter;
 use openraft::{
     EmptyNode, Snapshot, Vote,
     error::{
@@ -16,12 +17,15 @@ use openraft::{
 };
 use umbel_core::ids::NodeId;
 
-use crate::raft::{
-    bulk,
-    lease::Lease,
-    mux::{Credit, Lost, Mux},
-    rpc::{Answer, Append, Ask, Place},
-    types::{Id, Types},
+use crate::{
+    metrics as names,
+    raft::{
+        bulk,
+        lease::Lease,
+        mux::{Credit, Lost, Mux},
+        rpc::{Answer, Append, Ask, Place},
+        types::{Id, Types},
+    },
 };
 
 /// How soon an unreachable peer is tried again: at first soon, for a link that only hiccuped.
@@ -165,7 +169,7 @@ impl RaftNetwork<Types> for Peer {
             snapshot,
         );
         tokio::select! {
-            sent = sending => sent.map_err(|lost| StreamingError::Unreachable(Unreachable::new(&fmt_error(lost)))),
+            sent = counted(sending) => sent.map_err(|lost| StreamingError::Unreachable(Unreachable::new(&fmt_error(lost)))),
             closed = cancel => Err(StreamingError::Closed(closed)),
         }
     }
@@ -174,6 +178,14 @@ impl RaftNetwork<Types> for Peer {
         let last = BACKOFF.last().copied().unwrap_or_default();
         Backoff::new(BACKOFF.into_iter().chain(std::iter::repeat(last)))
     }
+}
+
+/// Counts what becomes of a snapshot.
+async fn counted<T>(sending: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let sent = sending.await;
+    let result = if sent.is_ok() { "done" } else { "failed" };
+    counter!(names::SNAPSHOTS_SENT, "result" => result).increment(1);
+    sent
 }
 
 fn fmt_error(detail: String) -> std::io::Error {

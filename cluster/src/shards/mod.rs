@@ -145,6 +145,7 @@ impl Shards {
             meters: Arc::clone(&self.meters),
             rebuilds: BTreeMap::new(),
             retry_at: BTreeMap::new(),
+            leave_at: Instant::now(),
         };
         let mut tasks = self.tasks.lock();
         tasks.push(tokio::spawn(keeper.run()));

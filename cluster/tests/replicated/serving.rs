@@ -81,3 +81,19 @@ async fn a_cluster_of_which_every_node_was_stopped_goes_on_where_it_was() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f12_an_owner_whose_disk_is_full_leaves_its_shards_to_who_has_room() {
+    let mut world = World::of(3, 2).await;
+    world.put(SHARD, "a", "1").await;
+    let (owner, _) = world.served(SHARD).await;
+    let log = std::sync::Arc::clone(&world.disk(owner).log);
+    log.set_full(true);
+    until("another owns the shard", || {
+        world.server(SHARD).filter(|(id, _)| *id != owner)
+    })
+    .await;
+    world.put(SHARD, "a", "2").await;
+    log.set_full(false);
+    world.has(owner, SHARD, "a", "2").await;
+}

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::counter;
 use openraft::{EmptyNode, LeaderId, Membership, ServerState};
 use tokio::{task::JoinSet, time::timeout};
 use umbel_core::ids::{NodeId, Term};
@@ -27,6 +28,7 @@ use umbel_storage::Owner;
 use super::Group;
 use crate::{
     clock::Moment,
+    metrics as names,
     raft::{
         rpc::{Answer, Ask},
         types,
@@ -235,13 +237,21 @@ impl Group {
                 shard = self.id.0,
                 "no majority of the shard's voters answers: this node stops owning it"
             );
+            counter!(names::STEP_DOWNS).increment(1);
             self.forget(leader).await;
         }
     }
 
     /// Asks for votes, if a majority would give theirs.
     pub(crate) async fn campaign(self: Arc<Self>) {
-        let won = self.would_win().await && self.elect(false).await;
+        let would = self.would_win().await;
+        let won = would && self.elect(false).await;
+        let outcome = match (would, won) {
+            (_, true) => "won",
+            (true, false) => "lost",
+            (false, false) => "denied",
+        };
+        counter!(names::ELECTIONS, "outcome" => outcome).increment(1);
         let wait = if won {
             Duration::ZERO
         } else {

@@ -17,6 +17,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use metrics::counter;
 use tokio::{task::JoinSet, time::Instant};
 use umbel_core::ids::NodeId;
 
@@ -24,7 +25,10 @@ use super::{
     Group,
     members::{ChangeError, Progressing},
 };
-use crate::raft::rpc::{Answer, Ask};
+use crate::{
+    metrics as names,
+    raft::rpc::{Answer, Ask},
+};
 
 /// Lets proposals in again when a transfer ends.
 struct Fence<'a>(&'a Group);
@@ -53,8 +57,31 @@ impl Group {
         self.hand_over(to).await
     }
 
+    /// Makes any other voter that has caught up the owner.
+    pub(crate) async fn leave(self: Arc<Self>) {
+        let Some(members) = self.members() else {
+            return;
+        };
+        let heirs = members.caught_up.intersection(&members.voters);
+        for heir in heirs.filter(|heir| heir.0 != self.node) {
+            match self.transfer(*heir).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(shard = self.id.0, node = heir.0, %error, "the shard stays");
+                },
+            }
+        }
+    }
+
     /// The same, for who holds the lock already.
     pub(super) async fn hand_over(self: &Arc<Self>, to: NodeId) -> Result<(), ChangeError> {
+        let outcome = self.try_hand_over(to).await;
+        let result = if outcome.is_ok() { "done" } else { "failed" };
+        counter!(names::TRANSFERS, "result" => result).increment(1);
+        outcome
+    }
+
+    async fn try_hand_over(self: &Arc<Self>, to: NodeId) -> Result<(), ChangeError> {
         let leader = self.speaks_as().ok_or_else(|| self.not_leader())?;
         if to.0 == self.node {
             return Ok(());
