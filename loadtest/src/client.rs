@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use bytes::BytesMut;
 use rumqttc::mqttbytes::{
     QoS,
-    v4::{Connect, Packet, PingReq, Publish, Subscribe},
+    v4::{Connect, LastWill, Packet, PingReq, Publish, Subscribe},
 };
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -51,17 +51,27 @@ impl Client {
         id: &str,
         keep_alive: Duration,
     ) -> Result<Self> {
-        timeout(PATIENCE, Self::open(target, source, id, keep_alive))
-            .await
-            .context("connect timed out")?
+        Self::connect_with_will(target, source, id, keep_alive, None).await
     }
 
-    async fn open(
+    /// The same with a will.
+    pub(crate) async fn connect_with_will(
         target: &Target,
         source: SocketAddr,
         id: &str,
         keep_alive: Duration,
+        will: Option<LastWill>,
     ) -> Result<Self> {
+        let mut connect = Connect::new(id);
+        connect.keep_alive = u16::try_from(keep_alive.as_secs())?;
+        connect.clean_session = true;
+        connect.last_will = will;
+        timeout(PATIENCE, Self::open(target, source, &connect))
+            .await
+            .context("connect timed out")?
+    }
+
+    async fn open(target: &Target, source: SocketAddr, connect: &Connect) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket.bind(source)?;
@@ -79,9 +89,6 @@ impl Client {
             inbound: BytesMut::new(),
             next_id: 1,
         };
-        let mut connect = Connect::new(id);
-        connect.keep_alive = u16::try_from(keep_alive.as_secs())?;
-        connect.clean_session = true;
         client.send(|out| connect.write(out)).await?;
         match client.next().await? {
             Packet::ConnAck(ack)

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    backoff::Backoff,
     client::{Client, PATIENCE, Target},
     profile::Profile,
     sample::Samples,
@@ -25,8 +26,6 @@ use crate::{
 const CONNECTING_MAX: usize = 256;
 /// Connections from one source address, below the range of ephemeral ports.
 const PER_ADDRESS: usize = 20_000;
-/// Pause before a device that lost its connection comes back, doubled up to the largest.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// A running fleet.
 pub(crate) struct Fleet {
@@ -85,26 +84,24 @@ struct Player {
 
 impl Player {
     async fn play(self, mut stopped: watch::Receiver<bool>) {
-        let mut pause = BACKOFF.0;
+        let mut backoff = Backoff::new();
         loop {
             let ended = tokio::select! {
-                ended = self.live() => ended,
+                ended = self.live(&mut backoff) => ended,
                 _ = stopped.changed() => return,
             };
             if let Err(error) = ended {
                 self.samples.fail(&error);
             }
-            let jitter: f64 = rand::rng().random_range(0.5..1.0);
             tokio::select! {
-                () = sleep(pause.mul_f64(jitter)) => {},
+                () = sleep(backoff.after_failure()) => {},
                 _ = stopped.changed() => return,
             }
-            pause = (pause * 2).min(BACKOFF.1);
         }
     }
 
     /// One connection, from CONNECT to its loss.
-    async fn live(&self) -> Result<()> {
+    async fn live(&self, backoff: &mut Backoff) -> Result<()> {
         let mut client = {
             let _permit = self.permits.acquire().await?;
             let began = Instant::now();
@@ -114,6 +111,7 @@ impl Player {
             self.samples.connects.record(began.elapsed());
             client
         };
+        backoff.succeeded();
         self.samples.open.fetch_add(1, Ordering::Relaxed);
         let _open = Open(&self.samples);
         if self.profile.updates_per_hour > 0.0 {

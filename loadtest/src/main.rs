@@ -1,7 +1,8 @@
 //! A program that plays a fleet: connects devices, keeps them beating, changes their shadows, and measures.
 //!
 //! It sees a server only from outside. `run` loads one that is there; `compare` starts Umbel and mosquitto and gives
-//! both the same work in one run, because on a shared machine only ratios mean anything.
+//! both the same work in one run, because on a shared machine only ratios mean anything; `cluster` starts three nodes,
+//! and beside them a cluster of one where the ratio is what counts.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -16,7 +17,9 @@
     reason = "a client passes over packets it did not ask for"
 )]
 
+mod backoff;
 mod client;
+mod cluster;
 mod compare;
 mod fleet;
 mod process;
@@ -56,6 +59,9 @@ enum Command {
     Run(RunArgs),
     /// Give Umbel and mosquitto the same work, and print the ratios.
     Compare(compare::CompareArgs),
+    /// Start a cluster of three nodes and measure it.
+    #[command(subcommand)]
+    Cluster(cluster::Verb),
 }
 
 #[derive(clap::Args)]
@@ -90,6 +96,7 @@ async fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run(args).await,
         Command::Compare(args) => compare::run(args).await,
+        Command::Cluster(verb) => cluster::run(verb).await,
     }
 }
 

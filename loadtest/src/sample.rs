@@ -32,7 +32,8 @@ pub(crate) struct Summary {
 }
 
 impl Latencies {
-    fn new() -> Self {
+    /// Nothing recorded yet.
+    pub(crate) fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, LATENCY_MAX_MICROS, 3)
             .expect("the bounds are constants that hdrhistogram accepts");
         Self(Mutex::new(histogram))
