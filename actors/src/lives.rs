@@ -87,7 +87,8 @@ pub(crate) const NO_LIFE: u32 = 0;
 impl Lives {
     /// The number of a life; above zero.
     pub(crate) fn number(&self, life: Life) -> u32 {
-        if let Some(number) = position(&self.0.read(), life) {
+        let known = position(&self.0.read(), life);
+        if let Some(number) = known {
             return number;
         }
         let mut lives = self.0.write();

@@ -72,7 +72,7 @@ async fn news(moved: Option<&mut watch::Receiver<u64>>) {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Gives an alarm to the device it belongs to.

@@ -52,9 +52,11 @@ impl Realm {
                 done => return done,
             }
         }
-        match self.ask_edit(device, Edit::Delete { if_match }).await? {
-            Answer::Done => Ok(()),
-            other => Err(edit_error(device, other)),
+        let answer = self.ask_edit(device, Edit::Delete { if_match }).await?;
+        if answer == Answer::Done {
+            Ok(())
+        } else {
+            Err(edit_error(device, answer))
         }
     }
 
@@ -71,9 +73,11 @@ impl Realm {
                 done => return done,
             }
         }
-        match self.ask_edit(device, edit).await? {
-            Answer::Edited(view) => Ok(*view),
-            other => Err(edit_error(device, other)),
+        let answer = self.ask_edit(device, edit).await?;
+        if let Answer::Edited(view) = answer {
+            Ok(*view)
+        } else {
+            Err(edit_error(device, answer))
         }
     }
 
@@ -89,8 +93,9 @@ impl Realm {
 }
 
 fn edit_error(device: &DeviceId, answer: Answer) -> EditError {
-    match answer {
-        Answer::NotEdited(why) => why,
-        other => EditError::Refused(odd(device, &other)),
+    if let Answer::NotEdited(why) = answer {
+        why
+    } else {
+        EditError::Refused(odd(device, &answer))
     }
 }

@@ -39,9 +39,10 @@ impl Realm {
         };
         let mut pages = Vec::new();
         for answer in self.0.scatter(ask).await? {
-            match answer {
-                Answer::Devices(page) => pages.push(page),
-                other => return Err(odd(&"devices", &other)),
+            if let Answer::Devices(page) = answer {
+                pages.push(page);
+            } else {
+                return Err(odd(&"devices", &answer));
             }
         }
         Ok(merge(pages, limit))
@@ -51,15 +52,13 @@ impl Realm {
     pub async fn counts(&self) -> Result<Counts, Refused> {
         let mut total = Counts::default();
         for answer in self.0.scatter(|shards| Verb::Counts { shards }).await? {
-            match answer {
-                Answer::Counts(counts) => {
-                    total.devices += counts.devices;
-                    total.apps += counts.apps;
-                    total.awake += counts.awake;
-                    total.quarantined += counts.quarantined;
-                },
-                other => return Err(odd(&"counts", &other)),
-            }
+            let Answer::Counts(counts) = answer else {
+                return Err(odd(&"counts", &answer));
+            };
+            total.devices += counts.devices;
+            total.apps += counts.apps;
+            total.awake += counts.awake;
+            total.quarantined += counts.quarantined;
         }
         Ok(total)
     }
@@ -69,9 +68,10 @@ impl Realm {
         let mut all = Vec::new();
         let ask = |shards| Verb::Quarantined { shards };
         for answer in self.0.scatter(ask).await? {
-            match answer {
-                Answer::Quarantined(some) => all.extend(some),
-                other => return Err(odd(&"quarantined", &other)),
+            if let Answer::Quarantined(some) = answer {
+                all.extend(some);
+            } else {
+                return Err(odd(&"quarantined", &answer));
             }
         }
         all.sort_by(|one, other| one.device.cmp(&other.device));

@@ -149,21 +149,20 @@ impl Realm {
             Err(_elsewhere) => None,
         };
         let is_local = local.is_some();
-        let opened = match local {
-            Some(opened) => opened,
-            None => {
-                let verb = Verb::Connect(Box::new(Opening {
-                    call: inner.call(),
-                    client: client.clone(),
-                    connect,
-                    ended,
-                }));
-                match inner.route(shard, verb).await {
-                    Ok(Answer::Opened(opened)) => Ok(opened),
-                    Ok(other) => Err(odd(client, &other)),
-                    Err(why) => Err(why),
-                }
-            },
+        let opened = if let Some(opened) = local {
+            opened
+        } else {
+            let verb = Verb::Connect(Box::new(Opening {
+                call: inner.call(),
+                client: client.clone(),
+                connect,
+                ended,
+            }));
+            match inner.route(shard, verb).await {
+                Ok(Answer::Opened(opened)) => Ok(opened),
+                Ok(other) => Err(odd(client, &other)),
+                Err(why) => Err(why),
+            }
         };
         match opened {
             Ok(opened) => {
@@ -319,9 +318,11 @@ impl Realm {
         }
         let shard = inner.fleet.shard(client);
         let client = client.clone();
-        match inner.route(shard, Verb::Client { client }).await? {
-            Answer::Client(view) => Ok(view.map(|view| *view)),
-            other => Err(odd(&"client", &other)),
+        let answer = inner.route(shard, Verb::Client { client }).await?;
+        if let Answer::Client(view) = answer {
+            Ok(view.map(|view| *view))
+        } else {
+            Err(odd(&"client", &answer))
         }
     }
 
@@ -343,9 +344,11 @@ impl Realm {
             limit: u32::try_from(limit).unwrap_or(u32::MAX),
         };
         let shard = inner.fleet.shard(&device.clone().into());
-        match inner.route(shard, verb).await? {
-            Answer::Named(page) => Ok(page),
-            other => Err(odd(device, &other)),
+        let answer = inner.route(shard, verb).await?;
+        if let Answer::Named(page) = answer {
+            Ok(page)
+        } else {
+            Err(odd(device, &answer))
         }
     }
 
@@ -354,9 +357,11 @@ impl Realm {
         let inner = &self.0;
         let shard = inner.fleet.shard(client);
         let client = client.clone();
-        match inner.route(shard, Verb::Release { client }).await? {
-            Answer::Released(released) => Ok(released),
-            other => Err(odd(&"client", &other)),
+        let answer = inner.route(shard, Verb::Release { client }).await?;
+        if let Answer::Released(released) = answer {
+            Ok(released)
+        } else {
+            Err(odd(&"client", &answer))
         }
     }
 
@@ -413,9 +418,11 @@ impl Inner {
             device: device.clone(),
             request,
         };
-        match self.route(shard, verb).await? {
-            Answer::Shadow(reply) => Ok(reply),
-            other => Err(odd(device, &other)),
+        let answer = self.route(shard, verb).await?;
+        if let Answer::Shadow(reply) = answer {
+            Ok(reply)
+        } else {
+            Err(odd(device, &answer))
         }
     }
 }

@@ -118,7 +118,7 @@ async fn walk(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>) {
             Ok(()) = moves.changed() => {},
             () = inner.prompt.notified() => {},
             Some(done) = round.errands.join_next() => round.done(done),
-            changed = stopped.changed() => if changed.is_err() { return },
+            told = stopped.changed() => if told.is_err() { return },
         }
     }
 }
@@ -355,7 +355,7 @@ fn end(inner: &Inner, shard: ShardId, over: &Over) {
     if !inner.gateway.holds(shard, &over.client, over.epoch) {
         return;
     }
-    let reason = if over.is_taken_over {
+    let reason = if over.by_newer {
         EvictReason::TakenOver
     } else {
         EvictReason::Administrative

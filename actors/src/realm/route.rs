@@ -84,6 +84,7 @@ impl Inner {
                     }
                     Next::Elsewhere(None)
                 },
+                Way::Here if self.fleet.common.is_stopping() => break Err(Refused::Stopping),
                 Way::Here | Way::There(_) if sendings >= SENDINGS_MAX => {
                     break Err(Refused::Unavailable);
                 },
@@ -150,13 +151,13 @@ impl Inner {
 fn judge(told: Result<Answer, PeerError>) -> Next {
     match told {
         Ok(Answer::NotOwner { hint }) => Next::Elsewhere(hint),
-        // It stops, and hands over.
-        Ok(Answer::Refused(Refused::NotOwner | Refused::Stopping)) => Next::Elsewhere(None),
+        // One that stops hands over.
+        Ok(Answer::Refused(Refused::NotOwner | Refused::Stopping))
+        | Err(PeerError::NotConnected(_) | PeerError::Refused { .. }) => Next::Elsewhere(None),
         Ok(Answer::Refused(Refused::Unknown)) | Err(PeerError::Unknown(_)) => Next::Doubt,
         Ok(Answer::Refused(why)) => Next::Refuse(why),
         Ok(answer) => Next::Return(answer),
         Err(PeerError::Busy(_)) => Next::Refuse(Refused::Overloaded),
-        Err(PeerError::NotConnected(_) | PeerError::Refused { .. }) => Next::Elsewhere(None),
     }
 }
 

@@ -127,7 +127,7 @@ pub struct Over {
     /// Which.
     pub epoch: SessionEpoch,
     /// A newer connection took over, elsewhere or here.
-    pub is_taken_over: bool,
+    pub by_newer: bool,
 }
 
 /// What one node asks of another.

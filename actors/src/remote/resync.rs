@@ -63,10 +63,10 @@ async fn compare(
         match verdict(shard, &client, epoch)? {
             Held::Rightly => {},
             Held::InDoubt => resynced.is_incomplete |= !hear(shard, &client, epoch),
-            Held::Wrongly { is_taken_over } => resynced.over.push(Over {
+            Held::Wrongly { by_newer } => resynced.over.push(Over {
                 client,
                 epoch,
-                is_taken_over,
+                by_newer,
             }),
         }
     }
@@ -85,15 +85,13 @@ enum Held {
     /// It was called lost, and it is not.
     InDoubt,
     Wrongly {
-        is_taken_over: bool,
+        by_newer: bool,
     },
 }
 
 fn verdict(shard: &Shard, client: &ClientId, epoch: SessionEpoch) -> Result<Held, Refused> {
     let Some(record) = records::load_device(shard, client)? else {
-        return Ok(Held::Wrongly {
-            is_taken_over: false,
-        });
+        return Ok(Held::Wrongly { by_newer: false });
     };
     let session = record.session.as_ref();
     let current = session.filter(|session| session.epoch == epoch);
@@ -102,7 +100,7 @@ fn verdict(shard: &Shard, client: &ClientId, epoch: SessionEpoch) -> Result<Held
         Some(Link::Up) => Held::Rightly,
         Some(Link::Lost { .. }) => Held::InDoubt,
         Some(Link::Down { .. }) | None => Held::Wrongly {
-            is_taken_over: session.is_some_and(|session| session.epoch > epoch),
+            by_newer: session.is_some_and(|session| session.epoch > epoch),
         },
     })
 }

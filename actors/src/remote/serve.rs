@@ -8,7 +8,7 @@ use umbel_core::{
     shadow,
 };
 
-use super::{Answer, Edit, Opening, Verb, resync};
+use super::{Answer, Call, Edit, Opening, Verb, resync};
 use crate::{
     device::Work,
     fleet::{Counts, Fleet},
@@ -52,22 +52,7 @@ pub async fn serve(fleet: &Fleet, from: NodeId, verb: Verb) -> Answer {
             Ok(reply) => Answer::Shadow(reply),
             Err(why) => Answer::Refused(why),
         },
-        Verb::Edit { call, device, edit } => {
-            let input = match edit {
-                Edit::Create { patch } => Input::Create { patch },
-                Edit::SetAttributes { patch, if_match } => Input::SetAttributes { patch, if_match },
-                Edit::Delete { if_match } => {
-                    let deleted = fleet.delete(&device, if_match, Some(call)).await;
-                    return edited(fleet, &device, deleted.map(|()| Answer::Done));
-                },
-            };
-            let view = fleet.edit(&device, input, Some(call)).await;
-            edited(
-                fleet,
-                &device,
-                view.map(|view| Answer::Edited(Box::new(view))),
-            )
-        },
+        Verb::Edit { call, device, edit } => change(fleet, call, &device, edit).await,
         Verb::Client { client } => match fleet.client(&client) {
             Ok(view) => Answer::Client(view.map(Box::new)),
             Err(why) => refuse(fleet.shard(&client), why),
@@ -140,6 +125,20 @@ async fn devices(
     }
 }
 
+async fn change(fleet: &Fleet, call: Call, device: &DeviceId, edit: Edit) -> Answer {
+    let input = match edit {
+        Edit::Create { patch } => Input::Create { patch },
+        Edit::SetAttributes { patch, if_match } => Input::SetAttributes { patch, if_match },
+        Edit::Delete { if_match } => {
+            let deleted = fleet.delete(device, if_match, Some(call)).await;
+            return edited(fleet, device, deleted.map(|()| Answer::Done));
+        },
+    };
+    let view = fleet.edit(device, input, Some(call)).await;
+    let answer = view.map(|view| Answer::Edited(Box::new(view)));
+    edited(fleet, device, answer)
+}
+
 fn edited(fleet: &Fleet, device: &DeviceId, edited: Result<Answer, EditError>) -> Answer {
     match edited {
         Ok(answer) => answer,
@@ -210,9 +209,10 @@ fn refuse(shard: &Shard, why: Refused) -> Answer {
 
 impl Answer {
     fn from_refusal(why: Refused) -> Self {
-        match why {
-            Refused::NotOwner => Self::NotOwner { hint: None },
-            other => Self::Refused(other),
+        if why == Refused::NotOwner {
+            Self::NotOwner { hint: None }
+        } else {
+            Self::Refused(why)
         }
     }
 }

@@ -3,3 +3,4 @@
 mod net;
 mod presence;
 mod routing;
+mod schedule;

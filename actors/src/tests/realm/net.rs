@@ -34,6 +34,9 @@ use crate::{
 
 pub(super) const SHARDS: u16 = 4;
 
+/// Which question's answer is lost, and what happens instead.
+type Loss = (&'static str, Box<dyn FnOnce() + Send>);
+
 /// What all nodes share.
 pub(super) struct Net {
     pub(super) ledger: MemoryLedger,
@@ -45,7 +48,7 @@ pub(super) struct Net {
     /// Directions in which nothing passes.
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// Runs in place of the answer to the next question of this kind.
-    lose: Mutex<Option<(&'static str, Box<dyn FnOnce() + Send>)>>,
+    lose: Mutex<Option<Loss>>,
     pub(super) asked: Mutex<Vec<(NodeId, NodeId, &'static str)>>,
     pub(super) published: Mutex<Vec<(NodeId, String, Value)>>,
     pub(super) config: Config,
@@ -175,10 +178,15 @@ impl Peers for Wire {
 struct Broker {
     me: NodeId,
     net: Arc<Net>,
+    alive: watch::Receiver<bool>,
 }
 
 impl Outbox for Broker {
     fn publish(&self, message: Arc<Message>) -> BoxFuture<'static, ()> {
+        if !*self.alive.borrow() {
+            // The dead tell nobody anything.
+            return Box::pin(std::future::pending());
+        }
         let body = serde_json::from_slice(&message.payload).unwrap_or(Value::Null);
         let mut published = self.net.published.lock();
         published.push((self.me, message.topic.clone(), body));
@@ -186,7 +194,7 @@ impl Outbox for Broker {
     }
 
     fn evict(&self, client: &ClientId, epoch: SessionEpoch, gateway: NodeId, reason: EvictReason) {
-        if self.net.cut.lock().contains(&(self.me, gateway)) {
+        if !*self.alive.borrow() || self.net.cut.lock().contains(&(self.me, gateway)) {
             return;
         }
         let site = self.net.sites.lock().get(&gateway).map(Arc::clone);
@@ -276,6 +284,7 @@ impl Net {
         let outbox = Broker {
             me,
             net: Arc::clone(self),
+            alive: alive.subscribe(),
         };
         let (fleet, running) = Fleet::start_among(
             self.config.clone(),
@@ -323,7 +332,8 @@ impl Net {
     pub(super) fn kill(&self, node: u64) -> Arc<Site> {
         let site = self.sites.lock().remove(&NodeId(node)).expect("alive");
         site.alive.send_replace(false);
-        if let Some((rounds, running)) = site.running.lock().take() {
+        let running = site.running.lock().take();
+        if let Some((rounds, running)) = running {
             tokio::spawn(async move {
                 rounds.shutdown().await;
                 running.shutdown(Duration::ZERO).await;

@@ -112,11 +112,11 @@ async fn g3_a_command_whose_answer_is_lost_is_applied_once() {
 #[tokio::test]
 async fn g3_a_command_that_the_dead_owner_applied_is_applied_once_by_the_next() {
     let net = Net::new(3).await;
-    let next = Arc::clone(&net);
+    let world = Arc::clone(&net);
     net.lose_next("shadow", move || {
-        let dead = next.kill(3);
-        next.gone(&dead);
-        next.give_all(Some(2));
+        let dead = world.kill(3);
+        world.gone(&dead);
+        world.give_all(Some(2));
     });
     let reply = update(&net, 1, "d").await.expect("served");
     assert_eq!(version(&reply), 1, "the first answer");
@@ -269,7 +269,7 @@ async fn an_owner_that_only_paused_answers_nobody() {
     let net = Net::new(2).await;
     update(&net, 1, "d").await.expect("served");
     // Node 2 still believes itself the owner; its ledger does not.
-    let real = net.give_quietly(shard("d"), Some(1));
+    let actual = net.give_quietly(shard("d"), Some(1));
     net.settled().await;
     let stale = Owner {
         node: NodeId(2),
@@ -277,9 +277,9 @@ async fn an_owner_that_only_paused_answers_nobody() {
     };
     net.site(2).nodes.set_owner(shard("d"), Some(stale));
     let local = net.realm(2).local().clone();
-    let read = local.shadow(&device("d"), request(Verb::Get, "")).await;
-    assert_eq!(read, Err(Refused::NotOwner));
-    net.site(2).nodes.set_owner(shard("d"), real);
+    let told = local.shadow(&device("d"), request(Verb::Get, "")).await;
+    assert_eq!(told, Err(Refused::NotOwner));
+    net.site(2).nodes.set_owner(shard("d"), actual);
     assert_eq!(get(&net, 2, "d").await, 1);
 }
 
