@@ -52,6 +52,10 @@ pub fn describe() {
         JOINS,
         "Newcomers that asked to be let in, by outcome (admitted, refused, limited)"
     );
+    // Somebody who watches it wants to see the first refusal rise from 0.
+    for outcome in ["admitted", "refused", "limited"] {
+        counter!(JOINS, "outcome" => outcome).increment(0);
+    }
     describe_counter!(ORDERS, "Orders of the meta leader to groups, by result");
     describe_gauge!(
         MOVING,

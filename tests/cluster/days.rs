@@ -78,7 +78,12 @@ fn f28_a_node_is_added_and_another_drained_and_removed_under_load() {
         );
     };
     ctl(&["drain", &gone.to_string(), "--wait"]);
-    ctl(&["remove", &gone.to_string()]);
+    // That it is empty is written down a moment later.
+    eventually("it is removed", || {
+        let gone = gone.to_string();
+        let arguments = ["ctl", "--server", &server, "remove", &gone];
+        (shared.node(0).umbel(&arguments).code == Some(0)).then_some(())
+    });
     let told = writer.finish();
     told.check(shared.node(fourth), &device);
     let mut cluster = Arc::into_inner(shared).unwrap();
@@ -196,7 +201,7 @@ fn a_backup_of_the_cluster_is_restored_into_a_new_one() {
     let config = new.node(first).config();
     let restored = new
         .node(first)
-        .umbel(&["restore", "--config", &config, "--from", &file]);
+        .umbel(&["restore", "--config", &config, "--in", &file]);
     assert_eq!(
         restored.code,
         Some(0),

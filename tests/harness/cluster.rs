@@ -226,7 +226,8 @@ impl Cluster {
         })
     }
 
-    /// Waits until every node that runs says that every shard is served with all its copies.
+    /// Waits until every node that runs says that every shard is served, by its preferred owner and with all its copies:
+    /// nothing will change by itself from here.
     pub fn settled(&self) {
         for (n, node) in self.nodes.iter().enumerate() {
             if node.is_running() {
@@ -235,12 +236,21 @@ impl Cluster {
                     let shards = cluster["shards"].as_u64()?;
                     let all = shards == u64::from(self.plan.shards)
                         && cluster["shards_served"] == shards
-                        && cluster["shards_ok"] == shards;
+                        && cluster["shards_ok"] == shards
+                        && self.is_at_home(n);
                     let ready = node.http("GET", "/readyz", &[], b"").ok()?.status == 200;
                     (all && ready).then_some(())
                 });
             }
         }
+    }
+
+    /// Whether every shard is where it is to stay.
+    fn is_at_home(&self, seen_by: usize) -> bool {
+        self.shards(seen_by).is_some_and(|shards| {
+            let at_home = |shard: &Value| shard["owner"] == shard["preferred"];
+            shards.iter().all(at_home)
+        })
     }
 
     /// Shards as a node sees them.

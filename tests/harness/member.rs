@@ -104,9 +104,10 @@ impl Member {
         self.child.take().unwrap().wait().unwrap().code()
     }
 
-    /// Stops it where it stands (SIGSTOP).
+    /// Stops it where it stands (SIGSTOP), and waits until it does.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        eventually("it has stopped", || self.state()?.eq("T").then_some(()));
     }
 
     /// Lets it go on (SIGCONT).
@@ -126,12 +127,16 @@ impl Member {
 
     /// Whether its process has ended by itself.
     pub fn has_ended(&self) -> bool {
-        let id = self.child.as_ref().unwrap().id();
-        let status = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         // A process that nobody waited for yet is a zombie.
-        status
-            .rsplit_once(") ")
-            .is_none_or(|(_, rest)| rest.starts_with('Z'))
+        self.state().is_none_or(|state| state == "Z")
+    }
+
+    /// What the kernel says of its process: `R`, `S`, `T`, `Z` and others.
+    fn state(&self) -> Option<String> {
+        let id = self.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let (_, rest) = status.rsplit_once(") ")?;
+        Some(rest.get(..1)?.to_owned())
     }
 
     fn signal(&self, signal: Signal) {

@@ -5,6 +5,9 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use crate::{Wire, framed};
 
+/// A success with a remark.
+const NO_SUBSCRIBERS: u8 = 0x10;
+
 /// A message that came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -149,7 +152,7 @@ impl Session {
         *answer.last().unwrap()
     }
 
-    /// Publishes with QoS 1 and waits for the PUBACK; its reason code.
+    /// Publishes with QoS 1 and waits for the PUBACK; its reason code, 0 also where nobody listens.
     pub fn publish(&mut self, topic: &str, payload: &str) -> u8 {
         let id = self.id();
         let mut body = Vec::new();
@@ -159,7 +162,8 @@ impl Session {
         body.extend(payload.as_bytes());
         self.wire().send(&framed(0x32, &body));
         let answer = self.answer(0x40, id);
-        answer.get(4).copied().unwrap_or(0)
+        let code = answer.get(4).copied().unwrap_or(0);
+        if code == NO_SUBSCRIBERS { 0 } else { code }
     }
 
     /// The answer to a packet of ours; messages that come before it are kept.
