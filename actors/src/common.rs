@@ -24,6 +24,7 @@ use crate::{
     ports::{Clock, Outbox},
     shard::Shard,
     slot::Slot,
+    take_overs::TakeOvers,
 };
 
 /// How many idle actors are looked at to make room for one that is needed. A bound on the work of one command.
@@ -45,6 +46,7 @@ pub(crate) struct Common {
     pub(crate) outbox: Arc<dyn Outbox>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lives: Lives,
+    pub(crate) take_overs: TakeOvers,
     /// Changes whenever a shard begins or ends to be served here.
     pub(crate) moves: watch::Sender<u64>,
     pub(crate) feed: Arc<Feed>,
@@ -75,6 +77,7 @@ impl Common {
             serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             lives: Lives::default(),
+            take_overs: TakeOvers::default(),
             moves: watch::Sender::new(0),
             config,
             ledger,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::info;
 use umbel_core::{
-    device::{self, Connect, Disconnect, DisconnectReason, Input, Kind, Reply},
+    device::{self, Connect, Disconnect, DisconnectReason, Input, Kind, Presence, Reply},
     ids::{ClientId, DeviceId, SessionEpoch, ShadowName},
     shadow::{self, Origin, Request, ShadowError},
     time::Tick,
@@ -139,6 +139,11 @@ impl Fleet {
         connect: Connect,
         call: Option<Call>,
     ) -> Result<device::Opened, Refused> {
+        let is_again = call.is_some_and(|call| call.again);
+        if !is_again && self.is_thrown_about(client, &connect) {
+            self.common.meters.refused(Refused::Overloaded);
+            return Err(Refused::Overloaded);
+        }
         let work = Work::Input(Box::new(Input::Connect(Box::new(connect))));
         let asked = self.ask_call(client, CommandKind::Connect, work, call);
         match asked.await? {
@@ -149,6 +154,21 @@ impl Fleet {
             },
             other => Err(unexpected(client, other.as_ref())),
         }
+    }
+
+    /// Whether a client is taken over from node to node too often.
+    fn is_thrown_about(&self, client: &ClientId, connect: &Connect) -> bool {
+        let Some(slot) = self.shard(client).find(client) else {
+            return false;
+        };
+        let held = self.common.lives.of(slot.life()).map(|life| life.node);
+        let is_elsewhere = held.is_some_and(|node| node != connect.gateway);
+        is_elsewhere
+            && slot.presence() == Presence::Online
+            && !self
+                .common
+                .take_overs
+                .admit(client, self.common.clock.tick())
     }
 
     /// Records that a connection ended. A refusal that passes is tried again by itself until it is recorded, so

@@ -36,6 +36,7 @@ mod shard;
 mod slot;
 pub mod supervise;
 mod supervisor;
+mod take_overs;
 mod timer;
 mod troubles;
 mod view;

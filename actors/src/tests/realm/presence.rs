@@ -287,3 +287,30 @@ async fn a_client_that_is_sent_away_is_stale_and_not_offline() {
     assert_eq!(net.presence(2, "d00").await, Presence::Online);
     assert_eq!(wills(&net, 2), [0, 1]);
 }
+
+#[tokio::test]
+async fn f24_two_clients_of_one_name_on_two_nodes_are_slowed_down() {
+    let net = Net::new(2).await;
+    let mut refused = 0;
+    let mut last = None;
+    for turn in 0..30 {
+        match net.connect(1 + turn % 2, "d", hello(None)).await {
+            Ok(epoch) => last = Some(epoch),
+            Err(why) => {
+                assert_eq!(why, crate::Refused::Overloaded);
+                refused += 1;
+            },
+        }
+    }
+    assert_eq!(
+        refused, 5,
+        "twenty take-overs in a row, then only who holds it may come again"
+    );
+    net.clock.advance(Duration::from_secs(2));
+    assert_eq!(net.presence(1, "d").await, Presence::Online);
+    let is_last_at = |node| net.site(node).open.lock().get(&client("d")).copied() == last;
+    assert!(is_last_at(1) != is_last_at(2), "one of them is connected");
+    let other = if is_last_at(1) { 2 } else { 1 };
+    let epoch = net.connect(other, "d", hello(None)).await;
+    assert!(epoch.is_ok(), "one a second: {epoch:?}");
+}
