@@ -11,6 +11,7 @@
 mod broker;
 mod campaign;
 mod days;
+mod dev;
 mod disks;
 mod gateway;
 mod gossip;

@@ -86,7 +86,7 @@ pub(super) async fn start(args: &DevArgs, files: &Files) -> Result<Vec<Member>> 
         members.push(site.start().await?);
     }
     for site in new {
-        let loaded = config::load(Some(&site.config()), std::iter::empty())?;
+        let loaded = config::load(Some(&site.config()), std::env::vars())?;
         if let Some(first) = members.first() {
             let token = token(first).await?;
             membership::join(&loaded.config, &seeds, &token).await?;

@@ -1,6 +1,9 @@
 //! What goes on behind the edges: is the node ready, and the page Prometheus reads.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -15,6 +18,9 @@ use umbel_storage::{
 use super::{disk::Disk, process, standing::Standing};
 use crate::operator::Operations;
 
+/// How long a start waits to hear what the sessions of other nodes want.
+const ROUTES_WITHIN: Duration = Duration::from_secs(10);
+
 /// Readiness and numbers of a node.
 pub(super) struct Backdrop {
     standing: Standing,
@@ -23,6 +29,7 @@ pub(super) struct Backdrop {
     broker: Arc<Broker>,
     metrics: PrometheusHandle,
     stopping: watch::Sender<bool>,
+    started: Instant,
 }
 
 impl Backdrop {
@@ -39,6 +46,7 @@ impl Backdrop {
             broker: Arc::clone(broker),
             metrics,
             stopping: watch::channel(false).0,
+            started: Instant::now(),
         })
     }
 
@@ -77,6 +85,9 @@ impl Backdrop {
             Err(refusal) => format!("writes are refused: {refusal}"),
         };
         let mut checks = self.standing.checks();
+        if !self.standing.is_alone {
+            checks.push(self.routes());
+        }
         checks.push(Check {
             name: "storage",
             ok: admitted.is_ok(),
@@ -92,6 +103,21 @@ impl Backdrop {
             },
         });
         checks
+    }
+
+    /// A node that was just started does not know yet who wants what, and would send every message everywhere. After a
+    /// while it has to do: what is not known then is of nodes or shards that are down.
+    fn routes(&self) -> Check {
+        let knows = self.broker.knows_routes();
+        Check {
+            name: "routes",
+            ok: knows || self.started.elapsed() > ROUTES_WITHIN,
+            detail: if knows {
+                "it is known what the sessions of other nodes want".to_owned()
+            } else {
+                "not every node and shard has told what its sessions want".to_owned()
+            },
+        }
     }
 
     fn render(&self) -> String {
