@@ -45,6 +45,7 @@ fn a_durable_session_follows_its_client_to_any_node_and_past_its_owners_death() 
     let mut writer = cluster.node(2).connect(Session::new("writer"));
     assert_eq!(writer.publish("work/1", "1"), 0);
     assert_eq!(payloads(&mut reader, 1), ["1"]);
+    reader.ping();
     reader.reset();
     for n in 2..=4 {
         assert_eq!(writer.publish("work/x", &n.to_string()), 0);
@@ -52,6 +53,7 @@ fn a_durable_session_follows_its_client_to_any_node_and_past_its_owners_death() 
     let mut reader = cluster.node(2).connect(Session::new(&name).durable(600));
     assert!(reader.was_present);
     assert_eq!(payloads(&mut reader, 3), ["2", "3", "4"]);
+    reader.ping();
     reader.reset();
     for n in 5..=8 {
         assert_eq!(writer.publish("work/x", &n.to_string()), 0);
@@ -62,7 +64,13 @@ fn a_durable_session_follows_its_client_to_any_node_and_past_its_owners_death() 
         (session.try_open(cluster.node(1).at("mqtt"))? == 0).then_some(session)
     });
     assert!(reader.was_present);
-    assert_eq!(payloads(&mut reader, 4), ["5", "6", "7", "8"]);
+    let mut rest = Vec::new();
+    while rest.len() < 4 {
+        // an acknowledgement of a moment ago may have died with the owner: QoS 1 sends again
+        rest.extend(payloads(&mut reader, 1));
+        rest.retain(|payload| !["1", "2", "3", "4"].contains(&payload.as_str()));
+    }
+    assert_eq!(rest, ["5", "6", "7", "8"]);
     assert_eq!(reader.message(NOTHING_COMES), None);
 }
 

@@ -199,6 +199,22 @@ impl Session {
         message
     }
 
+    /// Waits until the server has heard everything that was said so far. A reset throws away what it has not read.
+    pub fn ping(&mut self) {
+        self.wire().send(&[0xc0, 0]);
+        loop {
+            let packet = self
+                .packet()
+                .unwrap_or_else(|| panic!("{}: the connection ended", self.client));
+            if packet[0] == 0xd0 {
+                return;
+            }
+            if let Some(message) = self.taken(&packet) {
+                self.early.push_back(message);
+            }
+        }
+    }
+
     /// Waits until the server ends the connection; the reason it gave.
     pub fn end(&mut self) -> Option<u8> {
         while self.packet().is_some() {}
