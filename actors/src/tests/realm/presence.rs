@@ -336,3 +336,28 @@ async fn a_gateway_that_the_owner_has_not_heard_of_yet_has_time_to_speak() {
     net.sees(1, 3, Reach::Connected);
     eventually("they are online again", || counts(&net).online == 5).await;
 }
+
+#[tokio::test]
+async fn g6_who_comes_back_before_anybody_noticed_the_death_of_its_node_is_not_thrown_out() {
+    let net = Net::new(3).await;
+    crowd(&net, 1, 10).await;
+    // The link is broken, and nobody has confirmed more.
+    net.kill(1);
+    for number in 0..10 {
+        let id = name(number);
+        net.connect(2, &id, hello(Some(will(&format!("will/{id}"), 0))))
+            .await
+            .expect("back");
+    }
+    net.clock.advance(GRACE);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(wills(&net, 10), [0; 10]);
+    for number in 0..10 {
+        let id = name(number);
+        assert_eq!(net.presence(3, &id).await, Presence::Online);
+        assert_eq!(
+            net.count(&format!("$aws/events/presence/disconnected/{id}")),
+            0
+        );
+    }
+}
