@@ -16,7 +16,7 @@ use crate::{
     alarms::Alarm,
     applied::{self, Outcome},
     device::{Answer, Work},
-    lives::Life,
+    lives::{self, Life},
     records,
     refused::Refused,
     remote::{Call, RequestId},
@@ -193,6 +193,13 @@ impl Turn<'_> {
             },
         };
         let mut wills = Vec::new();
+        if matches!(input, Input::Connect(_))
+            && let Some(epoch) = self.cut_off(hot)
+        {
+            // Its client knows before we do that its gateway is gone: it comes back, nobody throws it out.
+            let lost = Input::GatewayLost { epoch };
+            self.run(lost, None, hot, &mut wills).await?;
+        }
         let answer = self.run(input, memo.as_ref(), hot, &mut wills).await?;
         if let Some(memo) = memo {
             self.shard.applied.set_told(&memo.id);
@@ -237,6 +244,16 @@ impl Turn<'_> {
         }
         self.shard.common.meters.lost.increment(1);
         Some(session.epoch)
+    }
+
+    /// The open connection, if its gateway cannot be spoken to.
+    fn cut_off(&self, hot: &Hot) -> Option<SessionEpoch> {
+        let nodes = self.shard.common.nodes.as_ref()?;
+        let session = hot.record()?.session.as_ref()?;
+        let life = Life::of(session);
+        let is_lost =
+            session.link == Link::Up && life.is_known() && lives::is_cut_off(life, nodes.as_ref());
+        is_lost.then_some(session.epoch)
     }
 
     /// What came of a command of another node, if it was applied before.

@@ -5,6 +5,10 @@
 //! `core::device` decide, makes the decision durable through the shard's ledger, adopts it, and only then tells
 //! subscribers, the feed and the asker. Start reading at `device.rs`, then `decide.rs`.
 //!
+//! In a cluster a device's actor lives on the owner of its shard. [`Realm`] is the face of them all: it sends each verb
+//! to the owner ([`remote`]), compares the connections of this node with what owners recorded, and tells them of ends.
+//! `ownership.rs` follows shards that come and go, `roll.rs` finds out who was lost with a gateway.
+//!
 //! Deliberately absent: sockets, MQTT packets, HTTP, openraft, and any decision about the domain.
 
 mod admission;

@@ -77,6 +77,17 @@ pub(crate) fn judge(life: Life, nodes: &dyn Nodes) -> Verdict {
     }
 }
 
+/// Whether a gateway cannot be spoken to. It may only be cut off; but a client that comes back through another node
+/// meanwhile has lost its connection there, and takes nothing over from anybody.
+pub(crate) fn is_cut_off(life: Life, nodes: &dyn Nodes) -> bool {
+    if judge(life, nodes) != Verdict::Alive {
+        return true;
+    }
+    let peers = nodes.peers();
+    let peer = peers.iter().find(|peer| peer.node == life.node);
+    peer.is_some_and(|peer| peer.reach != Reach::Connected)
+}
+
 /// Numbers of lives. It grows by one for each start of a node that is heard of, and is never cleared.
 #[derive(Debug, Default)]
 pub(crate) struct Lives(RwLock<Vec<Life>>);

@@ -164,16 +164,28 @@ impl Rolls {
         found.map(Arc::clone)
     }
 
+    fn is_open(&self, life: Life) -> bool {
+        self.open.lock().iter().any(|roll| roll.life == life)
+    }
+
     /// Gateways that are gone, and were not called yet.
     fn newly_gone(&self, nodes: &dyn Nodes) -> Vec<Life> {
         let mut gateways = self.gateways.lock();
         let mut gone = Vec::new();
         for (life, is_called) in gateways.iter_mut() {
-            let is_gone = life.is_known() && judge(*life, nodes) != Verdict::Alive;
-            if is_gone && !*is_called {
+            let is_due = match judge(*life, nodes) {
+                Verdict::Alive => {
+                    *is_called = false;
+                    false
+                },
+                Verdict::Gone => true,
+                // It may be a node that this one has yet to hear of: it has the time that others have.
+                Verdict::Stranger => !self.is_open(*life),
+            };
+            if is_due && life.is_known() && !*is_called {
+                *is_called = true;
                 gone.push(*life);
             }
-            *is_called = is_gone;
         }
         gone
     }

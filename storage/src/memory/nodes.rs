@@ -104,6 +104,12 @@ impl MemoryNodes {
         self.changed();
     }
 
+    /// From now on, a peer is not heard of.
+    pub fn forget_peer(&self, peer: NodeId) {
+        self.known.lock().peers.remove(&peer);
+        self.changed();
+    }
+
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }

@@ -314,3 +314,50 @@ async fn f24_two_clients_of_one_name_on_two_nodes_are_slowed_down() {
     let epoch = net.connect(other, "d", hello(None)).await;
     assert!(epoch.is_ok(), "one a second: {epoch:?}");
 }
+
+#[tokio::test]
+async fn a_gateway_that_the_owner_has_not_heard_of_yet_has_time_to_speak() {
+    let net = Net::new(2).await;
+    crowd(&net, 1, 5).await;
+    // A third node owns everything, and hears of the first only later.
+    net.start(3, 1).await;
+    net.site(3).nodes.forget_peer(umbel_core::ids::NodeId(1));
+    net.cut(1, 3, true);
+    net.give_all(Some(3));
+    net.settled().await;
+    let counts = |net: &Net| net.realm(3).local().counts().devices;
+    net.clock.advance(Duration::from_secs(4));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!((counts(&net).online, counts(&net).stale), (5, 0));
+    net.clock.advance(Duration::from_secs(2));
+    eventually("nobody speaks for them", || counts(&net).stale == 5).await;
+    net.cut(1, 3, false);
+    net.sees(3, 1, Reach::Connected);
+    net.sees(1, 3, Reach::Connected);
+    eventually("they are online again", || counts(&net).online == 5).await;
+}
+
+#[tokio::test]
+async fn g6_who_comes_back_before_anybody_noticed_the_death_of_its_node_is_not_thrown_out() {
+    let net = Net::new(3).await;
+    crowd(&net, 1, 10).await;
+    // The link is broken, and nobody has confirmed more.
+    net.kill(1);
+    for number in 0..10 {
+        let id = name(number);
+        net.connect(2, &id, hello(Some(will(&format!("will/{id}"), 0))))
+            .await
+            .expect("back");
+    }
+    net.clock.advance(GRACE);
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(wills(&net, 10), [0; 10]);
+    for number in 0..10 {
+        let id = name(number);
+        assert_eq!(net.presence(3, &id).await, Presence::Online);
+        assert_eq!(
+            net.count(&format!("$aws/events/presence/disconnected/{id}")),
+            0
+        );
+    }
+}
