@@ -246,6 +246,7 @@ impl<T: FleetPort> FleetPort for Weak<T> {
 }
 
 /// A refusal that was published, and changed nothing, is an answer.
+#[expect(clippy::needless_pass_by_value, reason = "the outcome ends here")]
 pub(super) fn answered(outcome: Result<shadow::Reply, Refused>) -> Result<(), FleetError> {
     match outcome {
         Ok(_) => Ok(()),

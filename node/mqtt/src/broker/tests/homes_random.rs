@@ -130,12 +130,11 @@ impl Reader {
                 Packet::PubAck(ack(got.id))
             },
             Said::Publish(got) => {
-                match self.received.get(&got.id) {
-                    Some(known) => assert_eq!(*known, got.payload, "an identifier in use"),
-                    None => {
-                        self.received.insert(got.id, got.payload.clone());
-                        self.got.push((got.payload, 2));
-                    },
+                if let Some(known) = self.received.get(&got.id) {
+                    assert_eq!(*known, got.payload, "an identifier in use");
+                } else {
+                    self.received.insert(got.id, got.payload.clone());
+                    self.got.push((got.payload, 2));
                 }
                 Packet::PubRec(ack(got.id))
             },
@@ -232,7 +231,7 @@ async fn finish(net: &Net, reader: &mut Reader, sent: &[(String, u8)]) {
             totals.queued == 0 && totals.inflight == 0
         })
     };
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_mins(1);
     loop {
         reader.hear(0xff).await;
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -249,10 +248,10 @@ async fn finish(net: &Net, reader: &mut Reader, sent: &[(String, u8)]) {
     }
     let mut firsts: Vec<&(String, u8)> = Vec::new();
     for one in &reader.got {
-        if !firsts.contains(&one) {
-            firsts.push(one);
-        } else {
+        if firsts.contains(&one) {
             assert_eq!(one.1, 1, "{} came twice: {:?}", one.0, reader.got);
+        } else {
+            firsts.push(one);
         }
     }
     let numbers: Vec<u32> = firsts

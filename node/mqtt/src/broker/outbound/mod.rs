@@ -10,15 +10,15 @@
 //! The home of a durable session uses it to decide what is pushed, and what is pushed counts as sent; the window of
 //! the session uses another one for what came ([`Outbound::take`]) and what the client acknowledged.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    num::NonZeroU16,
-};
+mod acknowledge;
+mod window;
+
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use umbel_core::message::Qos;
 
-use super::delivery::{Bounds, Delivery, IDENTIFIERS, OVERHEAD_BYTES, cost, packet_id};
+use super::delivery::{Bounds, Delivery, IDENTIFIERS, cost, packet_id};
 
 /// What became of a message that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,110 +243,9 @@ impl Outbound {
         Some(delivery)
     }
 
-    /// As [`Self::next`], and what is unacknowledged is bounded in bytes, too: a window holds it in memory.
-    pub(crate) fn next_within(&mut self, window: usize, bytes: usize) -> Option<Delivery> {
-        let head = self.waiting.front()?;
-        let is_bound = head.qos > Qos::AtMostOnce && !self.inflight.is_empty();
-        if is_bound && self.inflight_bytes + cost(&head.message) > bytes {
-            return None;
-        }
-        self.next(window)
-    }
-
-    /// A window takes what its home pushed. The home bounds messages with a number; of those without, the oldest go when
-    /// it is too much, and it says how many. One that came before is not taken again.
-    pub(crate) fn take(&mut self, delivery: Delivery, bounds: &Bounds) -> usize {
-        let size = cost(&delivery.message);
-        let mut dropped = 0;
-        if delivery.qos > Qos::AtMostOnce {
-            if delivery.sequence < self.next_sequence {
-                return 0;
-            }
-            self.next_sequence = delivery.sequence + 1;
-        } else {
-            while self.is_full(size, bounds) {
-                if !self.drop_oldest_qos0() {
-                    return 1;
-                }
-                dropped += 1;
-            }
-        }
-        self.push(delivery, size);
-        dropped
-    }
-
-    /// Every numbered message that came and is not done, and how far it is.
-    pub(crate) fn unacknowledged(&self) -> Vec<(u64, Stage)> {
-        let waiting = self.waiting.iter().filter(|one| one.sequence > 0);
-        let waiting = waiting.map(|one| {
-            let stage = if one.released {
-                Stage::Released
-            } else {
-                Stage::Sent
-            };
-            (one.sequence, stage)
-        });
-        let inflight = self.inflight.iter().map(|one| (one.sequence, one.stage));
-        inflight.chain(waiting).collect()
-    }
-
-    /// A window that lost its home, or its way there, says what it has: `unacknowledged` up to the sequence number
-    /// `highest`. `rows` are all rows up to there. Those the window has stay in flight; the others are done. Says which
-    /// rows have to go.
-    pub(crate) fn resume(
-        &mut self,
-        rows: &[Row],
-        unacknowledged: &[(u64, Stage)],
-        highest: u64,
-    ) -> Vec<u64> {
-        let unacknowledged: BTreeMap<_, _> = unacknowledged.iter().copied().collect();
-        let mut done = Vec::new();
-        for row in rows {
-            if self.deleting.contains(&row.sequence) {
-                continue;
-            }
-            self.spilled = self.spilled.saturating_sub(1);
-            if unacknowledged.contains_key(&row.sequence) {
-                self.enter(InFlight {
-                    sequence: row.sequence,
-                    cost: row.cost,
-                    qos: row.qos,
-                    stage: if row.released {
-                        Stage::Released
-                    } else {
-                        Stage::Sent
-                    },
-                });
-            } else {
-                self.uncount(row.cost);
-                self.deleting.insert(row.sequence);
-                done.push(row.sequence);
-            }
-        }
-        self.loaded = self.loaded.max(highest);
-        // numbers that a client may know are not given out again, whatever was recovered
-        self.next_sequence = self.next_sequence.max(highest + 1);
-        done
-    }
-
     /// Whether an earlier connection may have sent this.
     pub(crate) const fn was_sent(&self, sequence: u64) -> bool {
         sequence <= self.sent
-    }
-
-    /// Up to which sequence number an earlier connection may have been sent.
-    pub(crate) const fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// See [`Self::sent`].
-    pub(crate) fn set_sent(&mut self, sent: u64) {
-        self.sent = sent;
-    }
-
-    /// The highest sequence number this connection was sent.
-    pub(crate) fn highest_sent(&self) -> u64 {
-        self.highest
     }
 
     /// What to read next, if memory has room and storage has more.
@@ -395,102 +294,6 @@ impl Outbound {
         if is_last && request.before == self.next_sequence {
             self.spilled = 0;
         }
-    }
-
-    /// PUBACK, or PUBREC with an error: the client has it or does not want it.
-    pub(crate) fn finish(&mut self, id: NonZeroU16, qos: Qos) -> Acknowledged {
-        let Some(index) = self.position(id) else {
-            return Acknowledged::Unknown;
-        };
-        match self.inflight.get(index) {
-            Some(found) if found.qos == qos && found.stage == Stage::Sent => self.remove(index),
-            _ => Acknowledged::Unknown,
-        }
-    }
-
-    /// The window says that the client is done with a message.
-    pub(crate) fn finish_sequence(&mut self, sequence: u64) -> bool {
-        let index = self
-            .inflight
-            .iter()
-            .position(|found| found.sequence == sequence);
-        index.is_some_and(|index| self.remove(index) == Acknowledged::Finished(sequence))
-    }
-
-    /// Whether PUBREC came for a message in flight and its row does not say so yet.
-    pub(crate) fn awaits_release(&self, sequence: u64) -> bool {
-        self.inflight
-            .iter()
-            .any(|found| found.sequence == sequence && found.stage != Stage::Released)
-    }
-
-    /// PUBREC.
-    pub(crate) fn receive(&mut self, id: NonZeroU16) -> Acknowledged {
-        let index = self.position(id);
-        let Some(found) = index.and_then(|index| self.inflight.get_mut(index)) else {
-            return Acknowledged::Unknown;
-        };
-        match (found.qos, found.stage) {
-            (Qos::ExactlyOnce, Stage::Sent) => {
-                found.stage = Stage::Received;
-                Acknowledged::Received(found.sequence)
-            },
-            (Qos::ExactlyOnce, Stage::Received | Stage::Released) => Acknowledged::Again,
-            (Qos::AtMostOnce | Qos::AtLeastOnce, _) => Acknowledged::Unknown,
-        }
-    }
-
-    /// The row says that the client has it: PUBREL may go.
-    pub(crate) fn release(&mut self, sequence: u64) {
-        if let Some(found) = self
-            .inflight
-            .iter_mut()
-            .find(|found| found.sequence == sequence)
-        {
-            found.stage = Stage::Released;
-            // the row lost its message
-            let saved = found.cost.saturating_sub(OVERHEAD_BYTES);
-            found.cost -= saved;
-            self.inflight_bytes = self.inflight_bytes.saturating_sub(saved);
-            self.stored_bytes = self.stored_bytes.saturating_sub(saved as u64);
-        }
-    }
-
-    /// PUBCOMP.
-    pub(crate) fn complete(&mut self, id: NonZeroU16) -> Acknowledged {
-        let Some(index) = self.position(id) else {
-            return Acknowledged::Unknown;
-        };
-        match self.inflight.get(index) {
-            Some(found) if found.stage == Stage::Released => self.remove(index),
-            _ => Acknowledged::Unknown,
-        }
-    }
-
-    /// An acknowledged row will be deleted; until then it must not be read again.
-    pub(crate) fn begin_delete(&mut self, sequence: u64) {
-        self.deleting.insert(sequence);
-    }
-
-    /// The row is gone.
-    pub(crate) fn end_delete(&mut self, sequence: u64) {
-        self.deleting.remove(&sequence);
-    }
-
-    /// The window of a home is gone. The rows stay and are read again for the next one. `sent`: how far the client was
-    /// sent messages, if that is known; else all that was pushed may have been.
-    pub(crate) fn detach(&mut self, sent: Option<u64>) -> usize {
-        let lost = self.waiting_qos0;
-        self.sent = self.sent.max(sent.unwrap_or(self.highest));
-        self.highest = 0;
-        self.waiting = VecDeque::new();
-        self.inflight = VecDeque::new();
-        self.inflight_bytes = 0;
-        self.waiting_bytes = 0;
-        self.waiting_qos0 = 0;
-        self.loaded = self.base;
-        self.spilled = self.stored_messages;
-        lost
     }
 
     /// Messages in memory that were not sent, and those of QoS 0 among them.
@@ -607,35 +410,6 @@ impl Outbound {
         };
         self.forget(&gone);
         true
-    }
-
-    fn position(&self, id: NonZeroU16) -> Option<usize> {
-        self.inflight
-            .iter()
-            .position(|found| packet_id(found.sequence) == id)
-    }
-
-    fn remove(&mut self, index: usize) -> Acknowledged {
-        let Some(done) = self.inflight.remove(index) else {
-            return Acknowledged::Unknown;
-        };
-        self.inflight_bytes = self.inflight_bytes.saturating_sub(done.cost);
-        if self.inflight.is_empty() {
-            self.inflight = VecDeque::new();
-        }
-        if self.stored_messages > 0 {
-            self.uncount(done.cost);
-        }
-        Acknowledged::Finished(done.sequence)
-    }
-
-    /// A row is done.
-    fn uncount(&mut self, cost: usize) {
-        self.stored_messages = self.stored_messages.saturating_sub(1);
-        self.stored_bytes = self.stored_bytes.saturating_sub(cost as u64);
-        if self.stored_messages == 0 {
-            self.stored_bytes = 0; // rows that lost their message while nobody was connected count less
-        }
     }
 }
 
