@@ -2,10 +2,13 @@
 //!
 //! [`Shards`] keeps the promise of [`umbel_storage::Ledger`] with one Raft group per shard. A command's way:
 //! [`Shards::propose`](umbel_storage::Ledger::propose) → bounded queue of the shard → batcher (one log entry in
-//! flight, many commands in it) → openraft → log → state → receipt.
+//! flight, many commands in it) → openraft → log of a majority → state → receipt.
 //!
-//! Deliberately absent: MQTT, HTTP, sessions, actors, and any idea of what a row means. Peers come with the
-//! cluster; a group here has one voter, and everything else is as it will be.
+//! A node that is alone is the only voter of every shard. With peers ([`link`]) it has the replicas it is told to have;
+//! the leader of a shard's group owns it, and serves while a majority answers it. [`Owners`] says who that is,
+//! everywhere.
+//!
+//! Deliberately absent: MQTT, HTTP, sessions, actors, and any idea of what a row means.
 
 mod batcher;
 mod clock;

@@ -8,6 +8,8 @@ fn campaign(arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(program("umbel-chaos"))
         .arg("cluster")
+        // A gate runs beside others; how fast it heals is measured by the long campaigns.
+        .args(["--heals-within", "120"])
         .arg("--umbel")
         .arg(program("umbel"))
         .arg("--folder")

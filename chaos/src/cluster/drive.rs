@@ -16,15 +16,17 @@ use crate::history::History;
 pub(super) struct Drive {
     pub(super) nodes: Nodes,
     history: Arc<History>,
+    heals_within: Duration,
     /// What was done so far.
     pub(super) happened: Vec<Happened>,
 }
 
 impl Drive {
-    pub(super) fn new(nodes: Nodes, history: Arc<History>) -> Self {
+    pub(super) fn new(nodes: Nodes, history: Arc<History>, heals_within: Duration) -> Self {
         Self {
             nodes,
             history,
+            heals_within,
             happened: Vec::new(),
         }
     }
@@ -48,7 +50,7 @@ impl Drive {
         let victims = self.victims(step, owner, other);
         self.break_it(step, owner, other, &victims).await?;
         let until = self.history.now();
-        let healed = self.nodes.healed().await?;
+        let healed = self.nodes.whole(self.heals_within).await?;
         let hit: Vec<&Shard> = before
             .iter()
             .filter(|shard| shard.owner.is_some_and(|owner| victims.contains(&owner)))

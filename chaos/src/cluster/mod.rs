@@ -17,7 +17,11 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use rand::Rng;
 use serde::Serialize;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use self::{
     caller::Caller,
@@ -38,6 +42,8 @@ use crate::{
 
 /// Load after the last fault.
 const HEALED: Duration = Duration::from_secs(2);
+/// Readers have a minute to receive what is due.
+const FINISH_WITHIN: Duration = Duration::from_secs(90);
 
 /// What to do, and how often.
 #[derive(Args)]
@@ -71,6 +77,9 @@ pub(crate) struct Options {
     /// Message queues with a persistent reader.
     #[arg(long, default_value_t = 2)]
     queues: u16,
+    /// How many seconds the cluster may take to be whole again after a fault: 30 is the promise on a machine of its own.
+    #[arg(long, default_value_t = 30)]
+    heals_within: u64,
     /// Folder for the run's files; a temporary one, kept on failure, if not given.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -109,7 +118,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     .with_context(|| format!("the files are in {}", folder.display()))?;
     let history = Arc::new(History::new());
     let mut load = Load::start(&options, seed, &nodes, &history).await?;
-    let mut drive = Drive::new(nodes, Arc::clone(&history));
+    let heals_within = Duration::from_secs(options.heals_within);
+    let mut drive = Drive::new(nodes, Arc::clone(&history), heals_within);
     let mut stopped = None;
     for (n, step) in steps.iter().enumerate() {
         println!("#{n} {step}");
@@ -118,9 +128,10 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
             break;
         }
     }
-    if stopped.is_none() {
-        sleep(HEALED).await;
-        stopped = load.end().await.err().map(|error| format!("{error:#}"));
+    sleep(HEALED).await;
+    // Also after a fault that did not heal: what was told is judged all the same.
+    if let Err(error) = load.end().await {
+        stopped.get_or_insert_with(|| format!("{error:#}"));
     }
     if stopped.is_none() {
         stopped = read_all(&options, &drive.nodes, &history)
@@ -239,9 +250,14 @@ impl Load {
 
     async fn end(&mut self) -> Result<()> {
         self.stop.send_replace(true);
-        while let Some(client) = self.clients.join_next().await {
-            client?.context("a client could not finish after the last fault")?;
-        }
-        Ok(())
+        let all = async {
+            while let Some(client) = self.clients.join_next().await {
+                client?.context("a client could not finish after the last fault")?;
+            }
+            anyhow::Ok(())
+        };
+        timeout(FINISH_WITHIN, all)
+            .await
+            .context("a client does not come to an end after the last fault")?
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     site::{Site, Sites},
 };
 
-/// How long a cluster may take to be whole again once nothing is broken any more: G12.
-const HEALS_WITHIN: Duration = Duration::from_secs(30);
+/// How long a token may take.
+const TOKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long a new cluster may take.
 const FORMS_WITHIN: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -132,7 +132,7 @@ impl Nodes {
             {
                 return Ok(token.to_owned());
             }
-            if began.elapsed() > HEALS_WITHIN {
+            if began.elapsed() > TOKEN_WITHIN {
                 bail!("no token is made: {made:?}");
             }
             sleep(LOOK_EVERY).await;
@@ -219,11 +219,6 @@ impl Nodes {
             }
             sleep(LOOK_EVERY).await;
         }
-    }
-
-    /// Waits until it has healed from a fault.
-    pub(super) async fn healed(&mut self) -> Result<Duration> {
-        self.whole(HEALS_WITHIN).await
     }
 
     /// All shards, as a node sees them.

@@ -1,6 +1,7 @@
 //! The cluster's processes.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -25,6 +26,8 @@ use crate::{
 
 /// How long a node may take to start, and a cluster to have all its copies.
 const PATIENCE: Duration = Duration::from_mins(3);
+/// How long owners may take to be where they should.
+const BALANCED_WITHIN: Duration = Duration::from_mins(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Each cluster of a run has a port of its own on addresses of its own.
 static LINK_PORT: AtomicU16 = AtomicU16::new(7400);
@@ -69,6 +72,7 @@ impl Nodes {
         this.whole()
             .await
             .with_context(|| format!("logs are in {}", plan.folder.display()))?;
+        this.balanced().await?;
         Ok(this)
     }
 
@@ -125,6 +129,25 @@ impl Nodes {
             }
             if began.elapsed() > PATIENCE {
                 bail!("the cluster is not whole within {PATIENCE:?}: {seen:?}");
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until every shard is owned where it should be, so that no move is measured; says so if that does not come.
+    async fn balanced(&self) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let text = http::get(self.node(0)?.at.http, "/api/v1/cluster/shards").await?;
+            let shards: Value = serde_json::from_str(&text)?;
+            let shards = shards.get("items").and_then(Value::as_array);
+            let shards = shards.context("no list of shards")?;
+            if is_balanced(shards, self.nodes.len()) {
+                return Ok(());
+            }
+            if began.elapsed() > BALANCED_WITHIN {
+                println!("note: owners are not balanced after {BALANCED_WITHIN:?}");
+                return Ok(());
             }
             sleep(LOOK_EVERY).await;
         }
@@ -198,6 +221,24 @@ fn is_whole(cluster: &Value) -> bool {
         && number("shards_served") == shards
         && number("shards_ok") == shards
         && number("nodes_up") == number("nodes")
+}
+
+fn is_balanced(shards: &[Value], nodes: usize) -> bool {
+    let mut counts = BTreeMap::new();
+    for shard in shards {
+        let Some(owner) = shard.get("owner").and_then(Value::as_u64) else {
+            return false;
+        };
+        if shard.get("preferred").and_then(Value::as_u64) != Some(owner) {
+            return false;
+        }
+        *counts.entry(owner).or_insert(0_usize) += 1;
+    }
+    let (most, least) = (counts.values().max(), counts.values().min());
+    counts.len() == nodes.min(shards.len())
+        && most
+            .zip(least)
+            .is_some_and(|(most, least)| most - least <= 1)
 }
 
 /// An address of this machine that no other run uses: processes differ by their id.

@@ -1,4 +1,4 @@
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
 use openraft::Vote;
 use parking_lot::Mutex;
@@ -6,7 +6,6 @@ use tokio::time::timeout;
 use umbel_core::ids::NodeId;
 use umbel_storage::{
     Table, Write,
-    log::{Done, LogError},
     memory::{MemoryLog, MemoryState},
     state::Health,
 };
@@ -14,6 +13,7 @@ use umbel_storage::{
 use super::*;
 use crate::{codec::Batch, raft::types::Entry};
 
+mod failing;
 mod lives;
 
 const SHARD: ShardId = ShardId(5);
@@ -428,91 +428,4 @@ async fn a_group_that_waits_for_room_can_be_stopped() {
     assert_eq!(node.row("a"), None);
     node.log.set_full(false);
     write(&node.start().await, "b").await;
-}
-
-/// A log whose syncs fail once it is told to.
-struct FailingLog {
-    log: MemoryLog,
-    failing: AtomicBool,
-}
-
-impl FailingLog {
-    fn outcome(&self, done: Done) -> Done {
-        if self.failing.load(Ordering::Relaxed) {
-            Box::new(|_| done(Err(LogError::Failed("sync: input/output error".to_owned()))))
-        } else {
-            done
-        }
-    }
-}
-
-impl GroupLog for FailingLog {
-    fn range(&self, group: GroupId) -> Range<u64> {
-        self.log.range(group)
-    }
-    fn read(
-        &self,
-        group: GroupId,
-        range: Range<u64>,
-        bytes_max: usize,
-    ) -> Result<Vec<(u64, Bytes)>, LogError> {
-        self.log.read(group, range, bytes_max)
-    }
-    fn append(&self, group: GroupId, entries: Vec<(u64, Bytes)>, done: Done) {
-        self.log.append(group, entries, self.outcome(done));
-    }
-    fn truncate(&self, group: GroupId, since: u64, done: Done) {
-        self.log.truncate(group, since, self.outcome(done));
-    }
-    fn purge(&self, group: GroupId, upto: u64, purged: Bytes, done: Done) {
-        self.log.purge(group, upto, purged, self.outcome(done));
-    }
-    fn meta(&self, group: GroupId, key: Meta) -> Option<Bytes> {
-        self.log.meta(group, key)
-    }
-    fn set_meta(&self, group: GroupId, key: Meta, value: Bytes, done: Done) {
-        self.log.set_meta(group, key, value, self.outcome(done));
-    }
-    fn remove(&self, group: GroupId, done: Done) {
-        self.log.remove(group, self.outcome(done));
-    }
-    fn admit(&self) -> Result<(), LogError> {
-        self.log.admit()
-    }
-    fn wants_purge(&self) -> Vec<GroupId> {
-        self.log.wants_purge()
-    }
-}
-
-/// F13.
-#[tokio::test]
-async fn a_failed_sync_ends_the_node_and_acknowledges_nothing() {
-    let node = Node::new();
-    let log = Arc::new(FailingLog {
-        log: node.log.clone(),
-        failing: false.into(),
-    });
-    let parts = Parts {
-        log: Arc::clone(&log) as _,
-        ..node.parts(NodeId(1))
-    };
-    let group = start(parts).await.expect("starts");
-    timeout(PATIENCE, group.settled())
-        .await
-        .expect("owns the shard");
-    let term = group.term().expect("owned").0;
-
-    log.failing.store(true, Ordering::Relaxed);
-    assert_eq!(group.commit(batch(term, "a")).await, Err(Refusal::Unknown));
-    let fatal = node.fatal.lock().clone();
-    assert!(
-        fatal[0].contains("shard 5: the log failed: sync: input/output error"),
-        "{fatal:?}"
-    );
-    assert_eq!(node.row("a"), None);
-    assert_eq!(
-        group.commit(batch(term, "b")).await,
-        Err(Refusal::Unknown),
-        "never retried"
-    );
 }
