@@ -63,6 +63,37 @@ fn f3_a_killed_gateways_devices_are_stale_then_offline_with_one_will_unless_they
     assert_eq!(online_since(&cluster, &stays), since);
 }
 
+/// G6, G7: those that are back before anybody noticed that their gateway is dead: no take-over, no will, nobody offline.
+#[test]
+fn g6_devices_that_return_before_their_gateways_death_is_noticed_have_no_will() {
+    let mut cluster = cluster();
+    let mut watcher = cluster.node(1).connect(Session::new("watcher"));
+    assert_eq!(watcher.subscribe("wills/#", 1), 1);
+    let names: Vec<String> = (0..20).map(|n| format!("hasty-{n}")).collect();
+    let _before: Vec<Session> = names
+        .iter()
+        .map(|name| cluster.node(0).connect(device(name)))
+        .collect();
+    for name in &names {
+        cluster.node(1).presence(name, "online");
+    }
+    cluster.node_mut(0).kill();
+    let _after: Vec<Session> = names
+        .iter()
+        .map(|name| {
+            eventually(format!("{name} is let in elsewhere"), || {
+                let mut session = device(name);
+                let code = session.try_open(cluster.node(2).at("mqtt"))?;
+                (code == 0).then_some(session)
+            })
+        })
+        .collect();
+    assert_eq!(wills(&mut watcher), Vec::<String>::new());
+    for name in &names {
+        cluster.node(1).presence(name, "online");
+    }
+}
+
 fn online_since(cluster: &Cluster, name: &str) -> Value {
     let view = cluster.node(1).presence(name, "online");
     view["since"].clone()
