@@ -344,6 +344,12 @@ impl Inner {
             }
             *newest = fence;
         }
+        // A replica is the one thing that cannot be had back: also the map of this node has a word.
+        self.refresh();
+        let row = self.view.map().shards.get(&shard).map(|row| row.epoch);
+        if order == Order::Retire && row.is_some_and(|epoch| epoch > fence.epoch) {
+            return Answer::Failed("the row has changed since".to_owned());
+        }
         let groups = &self.groups;
         let done = match order {
             Order::Host => groups.host(shard).await,

@@ -358,3 +358,6 @@ fn parse(bytes: &[u8]) -> Result<ClusterIdentity, String> {
         founding,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,3 +171,6 @@ pub(super) fn read_settled(ledger: &dyn Ledger) -> Result<ClusterMap, RowError> 
     }
     Ok(map)
 }
+
+#[cfg(test)]
+mod tests;
