@@ -5,7 +5,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use umbel_core::{
-    cluster::{ClusterMap, Row},
+    cluster::{ClusterMap, Counters, Row},
     ids::{NodeId, ShardId},
 };
 use umbel_storage::{
@@ -127,7 +127,7 @@ fn decode<T: DeserializeOwned>(kind: u8, value: &[u8]) -> Result<T, RowError> {
 /// The map of the rows applied here so far.
 ///
 /// Rows of one decision are applied together, pages are not read together: a map that was read while rows changed may mix
-/// two decisions. `settled` says whether the rows were still the same afterwards.
+/// two decisions: [`read_settled`] is for readers beside whom decisions are made.
 pub(super) fn read(ledger: &dyn Ledger) -> Result<ClusterMap, RowError> {
     let mut map = ClusterMap::default();
     let mut after: Option<Vec<u8>> = None;
@@ -153,10 +153,8 @@ pub(super) fn revision(ledger: &dyn Ledger) -> Result<u64, RowError> {
         .get(ShardId::META, Table::Cluster, &key)
         .map_err(RowError::Read)?;
     let Some(value) = found else { return Ok(0) };
-    match row(&key, &value)? {
-        Row::Counters(counters) => Ok(counters.revision),
-        _ => Err(RowError::Kind(kind::COUNTERS)),
-    }
+    let counters: Counters = decode(kind::COUNTERS, &value)?;
+    Ok(counters.revision)
 }
 
 /// A map of one moment: read again while rows changed meanwhile, a few times.

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 use umbel_core::{
-    cluster::{ClusterMap, Command, Init, NodeState, Outcome, Profile, Rejected},
+    cluster::{ClusterMap, Command, Init, Node, NodeState, Outcome, Profile, Rejected},
     ids::{NodeId, ShardId},
     time::Timestamp,
 };
@@ -148,7 +148,7 @@ impl Meta {
     pub async fn ready(&self) {
         let me = self.inner.me;
         let mut map = self.watch();
-        let known = map.wait_for(|map| map.nodes.get(&me).is_some_and(|node| node.is_member()));
+        let known = map.wait_for(|map| map.nodes.get(&me).is_some_and(Node::is_member));
         // The sender lives as long as this does.
         drop(known.await);
     }

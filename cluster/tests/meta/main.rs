@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "tests fail by panicking wherever they are"
 )]
 

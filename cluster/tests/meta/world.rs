@@ -25,7 +25,7 @@ use umbel_storage::{
     memory::{MemoryLog, MemoryState},
 };
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) const HOUR: Duration = Duration::from_hours(1);
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 pub(crate) const SHARDS: u16 = 6;

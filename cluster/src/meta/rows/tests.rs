@@ -2,9 +2,8 @@ use std::time::Duration;
 
 use umbel_core::{
     cluster::{
-        Addresses, Assignment, Authority, ClusterId, Counters, GossipKey, Identity, Node,
-        NodeState, Outcome, Profile, Remembered, RequestId, Roles, Secret, Settings, Token,
-        TokenUse,
+        Addresses, Assignment, Authority, ClusterId, GossipKey, Identity, Node, NodeState, Outcome,
+        Profile, Remembered, RequestId, Roles, Secret, Settings, Token, TokenUse,
     },
     time::Timestamp,
 };
