@@ -24,6 +24,9 @@ use crate::{
 
 /// Longest wait for an answer; then the outcome is unknown.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the last read is tried, and the pause between.
+const LAST_READS_MAX: u32 = 30;
+const LAST_READ_AGAIN: Duration = Duration::from_millis(300);
 /// Pause before connecting again.
 const RECONNECT_AFTER: Duration = Duration::from_millis(10);
 
@@ -109,14 +112,29 @@ impl Worker {
                 sleep(RECONNECT_AFTER).await;
             }
         }
-        let up = sites.any(&mut self.rng).await?;
-        self.node = up.node;
-        let endpoints = up.endpoints;
-        up.run(async move {
-            let mut connection = Connection::open(&self, endpoints).await?;
-            self.step(&mut connection, Action::Read).await
-        })
-        .await?
+        // Nothing is broken any more, but a cluster may be electing still.
+        let mut tries = 0;
+        loop {
+            let up = sites.any(&mut self.rng).await?;
+            self.node = up.node;
+            let endpoints = up.endpoints;
+            let last = async move {
+                let read = self.read_once(endpoints).await;
+                (self, read)
+            };
+            let read;
+            (self, read) = up.run(last).await?;
+            tries += 1;
+            if read.is_ok() || tries == LAST_READS_MAX {
+                return read;
+            }
+            sleep(LAST_READ_AGAIN).await;
+        }
+    }
+
+    async fn read_once(&mut self, endpoints: Endpoints) -> Result<()> {
+        let mut connection = Connection::open(self, endpoints).await?;
+        self.step(&mut connection, Action::Read).await
     }
 
     async fn connected(

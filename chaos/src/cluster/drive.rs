@@ -1,8 +1,11 @@
 //! Carries out one fault after the other, each on a cluster that is whole.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tokio::time::sleep;
 
 use super::{
@@ -11,6 +14,8 @@ use super::{
     schedule::{Kind, Step},
 };
 use crate::history::History;
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Breaks and heals.
 pub(super) struct Drive {
@@ -35,7 +40,9 @@ impl Drive {
     pub(super) async fn step(&mut self, step: &Step) -> Result<()> {
         sleep(step.after).await;
         self.nodes.check()?;
-        let before = self.nodes.shards(0).await?;
+        // A busy machine elects anew now and then.
+        self.nodes.whole(self.heals_within).await?;
+        let before = self.owned().await?;
         let owner = before
             .iter()
             .find(|shard| shard.id == step.shard)
@@ -67,6 +74,21 @@ impl Drive {
             changed,
         });
         Ok(())
+    }
+
+    /// All shards, once each has an owner.
+    async fn owned(&self) -> Result<Vec<Shard>> {
+        let began = Instant::now();
+        loop {
+            let shards = self.nodes.shards(0).await?;
+            if shards.iter().all(|shard| shard.owner.is_some()) {
+                return Ok(shards);
+            }
+            if began.elapsed() > self.heals_within {
+                bail!("a shard has no owner");
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     fn victims(&self, step: &Step, owner: usize, other: usize) -> Vec<usize> {

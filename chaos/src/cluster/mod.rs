@@ -250,11 +250,14 @@ impl Load {
 
     async fn end(&mut self) -> Result<()> {
         self.stop.send_replace(true);
+        // One that fails does not keep the others from receiving what is due.
         let all = async {
+            let mut first = Ok(());
             while let Some(client) = self.clients.join_next().await {
-                client?.context("a client could not finish after the last fault")?;
+                let ended = client.map_err(anyhow::Error::from).flatten();
+                first = first.and(ended);
             }
-            anyhow::Ok(())
+            first.context("a client could not finish after the last fault")
         };
         timeout(FINISH_WITHIN, all)
             .await
