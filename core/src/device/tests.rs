@@ -859,9 +859,11 @@ fn who_is_thrown_out_is_sought_at_the_gateway_that_holds_it() {
         ..plain()
     };
     let step = bench.connect(elsewhere);
-    let evicted = step.0.effects.iter().find_map(|effect| match effect {
-        Effect::Evict { epoch, gateway, .. } => Some((*epoch, *gateway)),
-        _ => None,
+    let evicted = step.0.effects.iter().find_map(|effect| {
+        let Effect::Evict { epoch, gateway, .. } = effect else {
+            return None;
+        };
+        Some((*epoch, *gateway))
     });
     assert_eq!(evicted, Some((first, NodeId(1))));
     let session = bench.record().session.as_ref().expect("open");

@@ -355,6 +355,9 @@ fn filter_text() -> impl Strategy<Value = String> {
             } else {
                 pattern
             };
-            group.map_or(pattern.clone(), |group| format!("$share/{group}/{pattern}"))
+            match group {
+                Some(group) => format!("$share/{group}/{pattern}"),
+                None => pattern,
+            }
         })
 }
