@@ -83,7 +83,7 @@ pub struct ClusterIdentity {
     pub spoken_key: u32,
     /// The other nodes when this was last written: where to begin.
     pub peers: Vec<(NodeId, SocketAddr)>,
-    /// What makes the cluster, until it is made: then [`ClusterIdentity::founded`] forgets it.
+    /// What makes the cluster, until it is made: then [`ClusterIdentity::renew`] forgets it.
     pub founding: Option<Founding>,
 }
 
