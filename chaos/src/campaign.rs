@@ -18,7 +18,7 @@ use crate::{
     history::History,
     oracle,
     process::{Endpoints, Launcher, Node},
-    queue::Queue,
+    queue::{Queue, Readers},
     report::Report,
     seeds::{Concern, stream},
     site::{Site, Sites},
@@ -159,6 +159,7 @@ struct Run {
     place: watch::Sender<Option<Endpoints>>,
     stop: watch::Sender<bool>,
     clients: JoinSet<Result<()>>,
+    readers: Readers,
     history: Arc<History>,
 }
 
@@ -170,11 +171,12 @@ impl Run {
         let sites = Sites::new([Site::new(0, at, Handle::current())]);
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
+        let mut readers = Readers::new();
         for n in 0..options.queues {
             let queue = Queue::new(n, seed, Arc::clone(&history));
             queue.prepare(&sites).await?;
             clients.spawn(queue.clone().publish(sites.clone(), stopped.clone()));
-            clients.spawn(queue.read(sites.clone(), stopped.clone()));
+            readers.spawn(queue, sites.clone());
         }
         for n in 0..options.workers {
             let worker = Worker::new(n, options.devices, seed, Arc::clone(&history));
@@ -186,6 +188,7 @@ impl Run {
             place,
             stop,
             clients,
+            readers,
             history,
         })
     }
@@ -210,6 +213,7 @@ impl Run {
         while let Some(client) = self.clients.join_next().await {
             client?.context("a client could not finish after the last fault")?;
         }
+        self.readers.end().await?;
         self.node.kill().await?;
         Ok(self.history)
     }

@@ -7,6 +7,7 @@ use rand::Rng;
 use rumqttc::{Event, Packet, QoS};
 use tokio::{
     sync::watch,
+    task::JoinSet,
     time::{Instant, sleep, timeout, timeout_at},
 };
 
@@ -174,5 +175,37 @@ impl Queue {
 
     fn drained(&self) -> bool {
         self.history.is_drained(&self.name)
+    }
+}
+
+/// The readers of all queues. They are told to come to an end after everybody else has: as long as a publisher may hear of
+/// one more message that was taken, no queue is empty.
+pub(crate) struct Readers {
+    stop: watch::Sender<bool>,
+    running: JoinSet<Result<()>>,
+}
+
+impl Readers {
+    pub(crate) fn new() -> Self {
+        Self {
+            stop: watch::Sender::new(false),
+            running: JoinSet::new(),
+        }
+    }
+
+    /// Begins to read a queue.
+    pub(crate) fn spawn(&mut self, queue: Queue, sites: Sites) {
+        self.running.spawn(queue.read(sites, self.stop.subscribe()));
+    }
+
+    /// Waits until they have received what is due; the first failure, if any.
+    pub(crate) async fn end(&mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        let mut first = Ok(());
+        while let Some(reader) = self.running.join_next().await {
+            let ended = reader.map_err(anyhow::Error::from).flatten();
+            first = first.and(ended);
+        }
+        first
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     campaign::folder,
     history::{Action, Events, History},
     oracle,
-    queue::Queue,
+    queue::{Queue, Readers},
     report::Report,
     site::Site,
     worker::{Worker, device},
@@ -222,6 +222,7 @@ fn conclude(
 struct Load {
     stop: watch::Sender<bool>,
     clients: JoinSet<Result<()>>,
+    readers: Readers,
 }
 
 impl Load {
@@ -233,11 +234,12 @@ impl Load {
     ) -> Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let mut clients = JoinSet::new();
+        let mut readers = Readers::new();
         for n in 0..options.queues {
             let queue = Queue::new(n, seed, Arc::clone(history));
             queue.prepare(&nodes.sites).await?;
             clients.spawn(queue.clone().publish(nodes.sites.clone(), stopped.clone()));
-            clients.spawn(queue.read(nodes.sites.clone(), stopped.clone()));
+            readers.spawn(queue, nodes.sites.clone());
         }
         for n in 0..options.workers {
             let worker = Worker::new(n, options.devices, seed, Arc::clone(history));
@@ -245,7 +247,11 @@ impl Load {
             let caller = Caller::new(n, options.devices, seed, Arc::clone(history));
             clients.spawn(caller.work(nodes.sites.clone(), stopped.clone()));
         }
-        Ok(Self { stop, clients })
+        Ok(Self {
+            stop,
+            clients,
+            readers,
+        })
     }
 
     async fn end(&mut self) -> Result<()> {
@@ -257,6 +263,7 @@ impl Load {
                 let ended = client.map_err(anyhow::Error::from).flatten();
                 first = first.and(ended);
             }
+            first = first.and(self.readers.end().await);
             first.context("a client could not finish after the last fault")
         };
         timeout(FINISH_WITHIN, all)
