@@ -149,9 +149,8 @@ impl Batch {
                     outcome = broker.propose(shard, term, writes.clone()).await;
                 }
             }
-            let outcome = Outcome::from(outcome);
             broker.settle(rows, outcome);
-            outcome
+            Outcome::from(outcome)
         }));
         self.proposed.push((shard, committed));
     }
@@ -206,17 +205,19 @@ impl Broker {
         start(Box::pin(async move { Outcome::from(receipt.await) }))
     }
 
-    fn settle(self: &Arc<Self>, rows: Vec<Row>, outcome: Outcome) {
-        if !outcome.is_done() {
+    fn settle(self: &Arc<Self>, rows: Vec<Row>, outcome: Result<(), Refusal>) {
+        if outcome.is_err() {
             metrics::dropped(Drop::NotStored, rows.len());
         }
         for row in rows {
-            let is_known = row
-                .mailbox
-                .settle(row.sequence, row.cost, outcome.is_done());
+            let is_known = row.mailbox.settle(row.sequence, row.cost, outcome);
             if is_known {
                 self.feed(&row.mailbox);
-            } else if outcome.is_done() {
+                if outcome == Err(Refusal::Unknown) {
+                    // whoever sent it sends it again, as another row: should this one come to be, it goes
+                    self.delete_soon(&row.mailbox, row.sequence);
+                }
+            } else if outcome.is_ok() {
                 // the session ended between the offer and the commit: its rows were deleted before this one came
                 let key = rows::queue_key(row.mailbox.client(), row.sequence);
                 drop(self.propose_for(&row.mailbox, vec![Write::delete(Table::Queue, key)]));

@@ -1,6 +1,6 @@
 //! Who a home pushes to: windows come, go and are replaced, by epoch and then by attempt.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use umbel_core::ids::{ClientId, NodeId, SessionEpoch, ShardId};
 
@@ -64,7 +64,7 @@ impl Broker {
         }
         let home = self.home_for(request)?;
         // whoever was attached is not any more; what comes meanwhile waits in storage
-        {
+        let deleting = {
             let mut state = home.lock();
             check(&home, &state, request)?;
             let before = state.gateway.take();
@@ -74,15 +74,18 @@ impl Broker {
             if let Some(sent) = request.sent {
                 state.outbound().set_sent(sent);
             }
-        }
+            let outbound = state.outbound_if_any();
+            outbound.map_or_else(BTreeSet::new, |outbound| outbound.deleting())
+        };
         let rows = self.rows_up_to(&home, request.highest);
         let mut state = home.lock();
         check(&home, &state, request)?;
         let mut done = Vec::new();
         if request.highest > 0 {
-            done = state
-                .outbound()
-                .resume(&rows, &request.unacknowledged, request.highest);
+            done =
+                state
+                    .outbound()
+                    .resume(&rows, &deleting, &request.unacknowledged, request.highest);
         }
         home.open_window(&mut state, Box::new(Gateway::new(request, sink)));
         let ids: Vec<_> = state.inbound.keys().copied().collect();

@@ -213,7 +213,7 @@ impl Broker {
         };
         let outbound = state.outbound();
         let before = outbound.loaded();
-        outbound.page_in(request, rows, is_last, &self.bounds);
+        outbound.page_in(&request, rows, is_last, &self.bounds);
         outbound.loaded() > before
     }
 }

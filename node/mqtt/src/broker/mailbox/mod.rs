@@ -31,6 +31,7 @@ use umbel_core::{
     time::Timestamp,
     topic::Filter,
 };
+use umbel_storage::Refusal;
 
 use crate::peer::ListenerId;
 
@@ -414,13 +415,19 @@ impl Mailbox {
             .has_room(cost(&delivery.message), bounds, is_durable)
     }
 
-    /// The row of a message is committed, or will never be. False: the session ended meanwhile and the row is a stray.
-    pub(crate) fn settle(&self, sequence: u64, cost: usize, is_stored: bool) -> bool {
+    /// The row of a message is committed, or will never be, or nobody knows: then it counts as acknowledged, and the
+    /// caller has it deleted. False: the session ended meanwhile and the row is a stray.
+    pub(crate) fn settle(&self, sequence: u64, cost: usize, outcome: Result<(), Refusal>) -> bool {
         let mut state = self.state.lock();
         if state.ended {
             return false;
         }
-        state.outbound().settle(sequence, cost, is_stored);
+        let outbound = state.outbound();
+        outbound.settle(sequence, cost, outcome.is_ok());
+        if outcome == Err(Refusal::Unknown) {
+            // it was not counted: read all the same, it would be taken for another that is there
+            outbound.begin_delete(sequence);
+        }
         state.tidy();
         state.wake();
         true

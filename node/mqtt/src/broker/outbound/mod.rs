@@ -69,7 +69,7 @@ pub(crate) enum Acknowledged {
 }
 
 /// Which rows to read next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageRequest {
     /// Rows above this.
     pub(crate) after: u64,
@@ -77,6 +77,10 @@ pub(crate) struct PageRequest {
     pub(crate) before: u64,
     /// Most rows.
     pub(crate) limit: usize,
+    /// Rows that were being deleted when the reading began: it may have met them, also if they are gone by its end.
+    deleting: BTreeSet<u64>,
+    /// Of which reading this is a part.
+    turn: u64,
 }
 
 /// A row of the queue, without its message.
@@ -113,6 +117,8 @@ pub(crate) struct Outbound {
     sent: u64,
     /// The highest sequence number this connection was sent.
     highest: u64,
+    /// Counts how often rows are read from the start: what was read for an earlier window is not taken by a later one.
+    turn: u64,
 }
 
 impl Outbound {
@@ -264,18 +270,20 @@ impl Outbound {
             after: self.loaded,
             before,
             limit: room,
+            deleting: self.deleting.clone(),
+            turn: self.turn,
         })
     }
 
     /// Takes the rows that were read for a request, in order. `is_last`: storage had no more.
     pub(crate) fn page_in(
         &mut self,
-        request: PageRequest,
+        request: &PageRequest,
         rows: Vec<Delivery>,
         is_last: bool,
         bounds: &Bounds,
     ) {
-        if request.after != self.loaded {
+        if (request.turn, request.after) != (self.turn, self.loaded) {
             return; // the connection changed meanwhile
         }
         for row in rows {
@@ -284,8 +292,9 @@ impl Outbound {
                 return;
             }
             self.loaded = row.sequence;
-            if self.deleting.contains(&row.sequence) {
-                continue;
+            let is_done = |deleting: &BTreeSet<u64>| deleting.contains(&row.sequence);
+            if is_done(&self.deleting) || is_done(&request.deleting) {
+                continue; // acknowledged, and not counted any more
             }
             self.spilled = self.spilled.saturating_sub(1);
             self.push(row, size);

@@ -1,6 +1,6 @@
 //! Between a home and its window: what is pushed, what came, and what is left of it when one of them loses the other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use umbel_core::message::Qos;
 
@@ -56,18 +56,19 @@ impl Outbound {
     }
 
     /// A window that lost its home, or its way there, says what it has: `unacknowledged` up to the sequence number
-    /// `highest`. `rows` are all rows up to there. Those the window has stay in flight; the others are done. Says which
-    /// rows have to go.
+    /// `highest`. `rows` are all rows up to there, and `deleting` those that were being deleted when they were read. Those
+    /// the window has stay in flight; the others are done. Says which rows have to go.
     pub(crate) fn resume(
         &mut self,
         rows: &[Row],
+        deleting: &BTreeSet<u64>,
         unacknowledged: &[(u64, Stage)],
         highest: u64,
     ) -> Vec<u64> {
         let unacknowledged: BTreeMap<_, _> = unacknowledged.iter().copied().collect();
         let mut done = Vec::new();
         for row in rows {
-            if self.deleting.contains(&row.sequence) {
+            if self.deleting.contains(&row.sequence) || deleting.contains(&row.sequence) {
                 continue;
             }
             self.spilled = self.spilled.saturating_sub(1);
@@ -92,6 +93,11 @@ impl Outbound {
         // numbers that a client may know are not given out again, whatever was recovered
         self.next_sequence = self.next_sequence.max(highest + 1);
         done
+    }
+
+    /// Acknowledged rows that may still be there to be read.
+    pub(crate) fn deleting(&self) -> BTreeSet<u64> {
+        self.deleting.clone()
     }
 
     /// Up to which sequence number an earlier connection may have been sent.
@@ -121,6 +127,7 @@ impl Outbound {
         self.waiting_bytes = 0;
         self.waiting_qos0 = 0;
         self.loaded = self.base;
+        self.turn += 1;
         self.spilled = self.stored_messages;
         lost
     }

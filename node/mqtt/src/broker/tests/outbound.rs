@@ -11,7 +11,7 @@ use umbel_core::{
 
 use crate::broker::{
     delivery::{Bounds, Delivery, cost, packet_id},
-    outbound::{Acknowledged, Offered, Outbound},
+    outbound::{Acknowledged, Offered, Outbound, PageRequest},
 };
 
 const BOUNDS: Bounds = Bounds {
@@ -28,7 +28,11 @@ enum Step {
     CommitOldest,
     CommitNewest,
     RefuseNewest,
+    LoseNewest,
+    LoseOldest,
     Page,
+    Read,
+    Take,
     Send,
     AcknowledgeOldest,
     AcknowledgeNewest,
@@ -43,7 +47,11 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::CommitOldest),
         2 => Just(Step::CommitNewest),
         1 => Just(Step::RefuseNewest),
+        1 => Just(Step::LoseNewest),
+        1 => Just(Step::LoseOldest),
         3 => Just(Step::Page),
+        2 => Just(Step::Read),
+        2 => Just(Step::Take),
         6 => Just(Step::Send),
         3 => Just(Step::AcknowledgeOldest),
         1 => Just(Step::AcknowledgeNewest),
@@ -77,6 +85,8 @@ struct Model {
     rows: BTreeMap<u64, Delivery>,
     /// Proposed, and neither committed nor refused.
     proposed: BTreeMap<u64, Delivery>,
+    /// Read, and not taken yet.
+    reading: Option<(PageRequest, Vec<Delivery>, bool)>,
     acknowledged: Vec<u64>,
     sent: Vec<u64>,
     /// Acknowledged ones are never sent again on this node.
@@ -90,6 +100,7 @@ impl Model {
             outbound: Outbound::starting_at(1),
             rows: BTreeMap::new(),
             proposed: BTreeMap::new(),
+            reading: None,
             acknowledged: Vec::new(),
             sent: Vec::new(),
             done: Vec::new(),
@@ -103,7 +114,11 @@ impl Model {
             Step::CommitOldest => self.settle(self.proposed.keys().next().copied(), true),
             Step::CommitNewest => self.settle(self.proposed.keys().next_back().copied(), true),
             Step::RefuseNewest => self.settle(self.proposed.keys().next_back().copied(), false),
+            Step::LoseNewest => self.lose(self.proposed.keys().next_back().copied()),
+            Step::LoseOldest => self.lose(self.proposed.keys().next().copied()),
             Step::Page => self.page(),
+            Step::Read => self.read(),
+            Step::Take => self.take(),
             Step::Send => self.send(),
             Step::AcknowledgeOldest => self.acknowledge(self.sent.first().copied()),
             Step::AcknowledgeNewest => self.acknowledge(self.sent.last().copied()),
@@ -143,7 +158,24 @@ impl Model {
         }
     }
 
+    /// Nobody knows what became of a row, and it is committed after all.
+    fn lose(&mut self, sequence: Option<u64>) {
+        let Some(sequence) = sequence else { return };
+        let delivery = self.proposed.get(&sequence).expect("proposed").clone();
+        self.settle(Some(sequence), false);
+        self.outbound.begin_delete(sequence);
+        self.rows.insert(sequence, delivery);
+        self.acknowledged.push(sequence);
+        self.done.push(sequence);
+    }
+
     fn page(&mut self) {
+        self.read();
+        self.take();
+    }
+
+    /// Storage is read without the lock: everything may happen before what was read is taken.
+    fn read(&mut self) {
         let Some(request) = self.outbound.wants_page(&BOUNDS) else {
             return;
         };
@@ -154,7 +186,13 @@ impl Model {
             .map(|(_, row)| row.clone())
             .collect();
         let is_last = rows.len() < request.limit;
-        self.outbound.page_in(request, rows, is_last, &BOUNDS);
+        self.reading = Some((request, rows, is_last));
+    }
+
+    fn take(&mut self) {
+        if let Some((request, rows, is_last)) = self.reading.take() {
+            self.outbound.page_in(&request, rows, is_last, &BOUNDS);
+        }
     }
 
     fn send(&mut self) {
@@ -214,6 +252,7 @@ impl Model {
             Outbound::recovered(&found, WINDOW, 1)
         };
         self.proposed.clear();
+        self.reading = None;
         self.acknowledged.clear();
         self.sent.clear();
         self.done.clear();
@@ -291,4 +330,23 @@ fn a_stuck_message_blocks_the_reuse_of_its_identifier() {
     );
     outbound.finish(packet_id(stuck), Qos::AtLeastOnce);
     assert!(outbound.next(10).is_some());
+}
+
+#[test]
+fn a_row_that_goes_while_it_is_read_is_neither_sent_again_nor_counted_twice() {
+    let mut model = Model::new();
+    for _ in 0..3 {
+        model.run(Step::Offer);
+        model.run(Step::CommitOldest);
+    }
+    model.run(Step::Send);
+    model.run(Step::AcknowledgeOldest);
+    model.run(Step::Reconnect);
+    model.run(Step::Read); // meets all three rows
+    model.run(Step::Delete);
+    model.run(Step::Take);
+    assert_eq!(model.outbound.queued(), 2);
+    model.run(Step::Send);
+    assert_eq!(model.sent, [2]);
+    model.drain();
 }
