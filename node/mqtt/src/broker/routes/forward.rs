@@ -70,8 +70,12 @@ impl Broker {
         retained: Pending,
     ) -> Pending {
         let mut found = Found::default();
-        routes.table.read().find(&message.topic, &mut found);
-        let plan = self.plan(routes, &message, &found);
+        let losses = {
+            let table = routes.table.read();
+            table.find(&message.topic, &mut found);
+            table.losses()
+        };
+        let mut plan = self.plan(routes, &message, &found);
         let scope = Scope {
             clean: true,
             durable: Shards::All,
@@ -101,6 +105,7 @@ impl Broker {
                 shared.push(candidate.filter);
             }
         }
+        self.follow_lost(routes, &message.topic, (&found.dests, losses), &mut plan);
         let is_for_nobody = plan.parts.is_empty() && plan.held_up.is_empty() && shared.is_empty();
         if is_for_nobody && receivers.is_empty() {
             return match retained {
@@ -118,6 +123,9 @@ impl Broker {
         for receiver in receivers {
             self.give(&letter.message, receiver, &mut batch);
         }
+        // a home that went before this message had its place in it took nothing
+        let topic = &letter.message.topic;
+        self.follow_lost(routes, topic, (&found.dests, losses), &mut plan);
         let local = batch.commit_each(self);
         let shared = self.share(routes, &letter, shared);
         self.send(routes, letter, plan, local, is_matched)
@@ -160,6 +168,37 @@ impl Broker {
             }
         }
         plan
+    }
+
+    /// Shards that went to another node since it was looked who wants a message: neither the table of then nor the router
+    /// of now need have their sessions, and a home that is not here any more takes nothing. The message follows them.
+    fn follow_lost(
+        &self,
+        routes: &Routes,
+        topic: &str,
+        (seen, losses): (&[Dest], u64),
+        plan: &mut Plan,
+    ) {
+        let mut found = Found::default();
+        {
+            let table = routes.table.read();
+            if table.losses() == losses {
+                return;
+            }
+            table.find(topic, &mut found);
+        }
+        let missed = found.dests.into_iter().filter_map(|dest| match dest {
+            Dest::Shard(shard) if !seen.contains(&dest) => Some((shard, Piece::Sessions)),
+            Dest::Shard(_) | Dest::Node(_) => None,
+        });
+        let own = device_scope(topic).filter(|_| plan.own_durable);
+        let own = own.map(|device| self.shard_of(&ClientId::from(device)));
+        let own = own.filter(|shard| !routes.is_home(*shard));
+        for one in missed.chain(own.map(|shard| (shard, Piece::Own))) {
+            if !plan.held_up.contains(&one) {
+                plan.held_up.push(one);
+            }
+        }
     }
 
     fn place(&self, routes: &Routes, shard: ShardId, qos: Qos) -> Place {

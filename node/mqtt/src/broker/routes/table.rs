@@ -88,6 +88,8 @@ pub(super) struct Table {
     /// See the module.
     blind: Vec<Dest>,
     generation: Generation,
+    /// How many shards went from here to other nodes.
+    losses: u64,
 }
 
 /// What came of a message of a stream.
@@ -112,6 +114,7 @@ impl Table {
             connected: Vec::new(),
             blind: Vec::new(),
             generation: Generation::default(),
+            losses: 0,
         };
         table.look_around();
         table
@@ -120,6 +123,11 @@ impl Table {
     /// How many entries there are.
     pub(super) const fn len(&self) -> usize {
         self.direct.subscribers() + self.shared.subscribers()
+    }
+
+    /// How many shards went from here: who found nobody there while this changed has to look again.
+    pub(super) const fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// How many destinations get every message.
@@ -220,6 +228,7 @@ impl Table {
         if source.is_none_or(|source| source.from != self.me) {
             return;
         }
+        self.losses += 1;
         for (filter, connected) in wanted {
             self.put(self.me, dest, filter.as_str(), connected);
         }
@@ -292,12 +301,19 @@ impl Table {
         match self.sources.get_mut(&dest) {
             Some(source) if source.term > term => {}, // it speaks of a time that is over
             Some(source) => {
+                // what was wanted here is in the router and not in this table: it must hear the rest first
+                let was_here = source.from == self.me;
+                source.is_complete &= !was_here;
                 source.from = from;
                 source.term = term;
                 source.generation = generation;
                 source.is_open = true;
                 source.is_coarse = false;
                 source.fresh = 0;
+                if was_here {
+                    self.losses += 1;
+                    self.look_around();
+                }
             },
             None => {
                 self.sources
