@@ -24,9 +24,10 @@ struct OnDisk {
 
 async fn start(net: &MemoryNet, id: u64, dir: &Path) -> OnDisk {
     let log = LogOptions::new(dir.join("log"), Arc::new(|why| panic!("{why}")));
-    let log = Arc::new(Log::open(&log).expect("log opens"));
-    let state = StateStore::open(&StateOptions::new(dir.join("state"), 1));
-    let state = Arc::new(state.expect("state opens"));
+    // A life before this one may still be letting go of its files.
+    let log = Arc::new(until("the log opens", || Log::open(&log).ok()).await);
+    let options = StateOptions::new(dir.join("state"), 1);
+    let state = Arc::new(until("the state opens", || StateStore::open(&options).ok()).await);
     let mut config = Config::new(node(id), 1);
     let boot = begin_life(log.as_ref()).await.expect("a life begins");
     config.boot = Some(boot);
