@@ -65,6 +65,20 @@ pub(crate) struct Events {
     pub(crate) acknowledged: BTreeMap<String, Vec<u64>>,
     /// Numbers received from each queue, in order.
     pub(crate) received: BTreeMap<String, Vec<u64>>,
+    /// All of it with times and places, for whoever looks for the reason of a breach.
+    pub(crate) queues: Vec<QueueEvent>,
+}
+
+/// What happened to one message of a queue.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct QueueEvent {
+    pub(crate) at: Duration,
+    pub(crate) queue: String,
+    /// `acknowledged` or `received`.
+    pub(crate) what: &'static str,
+    pub(crate) number: u64,
+    /// MQTT port of the node it happened at.
+    pub(crate) port: u16,
 }
 
 impl History {
@@ -100,8 +114,10 @@ impl History {
         });
     }
 
-    pub(crate) fn acknowledged(&self, queue: &str, number: u64) {
+    pub(crate) fn acknowledged(&self, queue: &str, number: u64, port: u16) {
+        let event = self.queue_event(queue, "acknowledged", number, port);
         self.edit(|events| {
+            events.queues.push(event);
             events
                 .acknowledged
                 .entry(queue.to_owned())
@@ -110,8 +126,10 @@ impl History {
         });
     }
 
-    pub(crate) fn received(&self, queue: &str, number: u64) {
+    pub(crate) fn received(&self, queue: &str, number: u64, port: u16) {
+        let event = self.queue_event(queue, "received", number, port);
         self.edit(|events| {
+            events.queues.push(event);
             events
                 .received
                 .entry(queue.to_owned())
@@ -133,6 +151,16 @@ impl History {
             .lock()
             .expect("nobody panics while recording")
             .clone()
+    }
+
+    fn queue_event(&self, queue: &str, what: &'static str, number: u64, port: u16) -> QueueEvent {
+        QueueEvent {
+            at: self.now(),
+            queue: queue.to_owned(),
+            what,
+            number,
+            port,
+        }
     }
 
     fn edit(&self, change: impl FnOnce(&mut Events)) {

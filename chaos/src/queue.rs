@@ -117,7 +117,8 @@ impl Queue {
             timeout(ACK_PATIENCE, acknowledged)
                 .await
                 .context("no PUBACK")??;
-            self.history.acknowledged(&self.name, *number);
+            let port = endpoints.mqtt.port();
+            self.history.acknowledged(&self.name, *number, port);
             sleep(PACE).await;
         }
         Ok(())
@@ -166,7 +167,8 @@ impl Queue {
             };
             if let Event::Incoming(Packet::Publish(message)) = event {
                 let number = std::str::from_utf8(&message.payload)?.parse()?;
-                self.history.received(&self.name, number);
+                let port = endpoints.mqtt.port();
+                self.history.received(&self.name, number, port);
                 client.try_ack(&message)?;
             }
         }
