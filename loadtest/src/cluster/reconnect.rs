@@ -144,6 +144,12 @@ async fn measure(nodes: &mut Nodes, args: &ReconnectArgs) -> Result<Found> {
         ended?.context("a listener was cut off")?;
     }
     let resident = nodes.usage()?;
+    // Before the devices end, which is heard, too.
+    let said = |tally: &Arc<Mutex<Heard>>| {
+        let tally = tally.lock().expect("no one panics while counting");
+        tally.clone()
+    };
+    let heard = heard.iter().map(said).collect();
     for fleet in fleets {
         fleet.end().await?;
     }
@@ -151,10 +157,6 @@ async fn measure(nodes: &mut Nodes, args: &ReconnectArgs) -> Result<Found> {
     let lost: Vec<u64> = pairs
         .map(|(before, after)| after.lost - before.lost)
         .collect();
-    let said = |tally: &Arc<Mutex<Heard>>| {
-        let tally = tally.lock().expect("no one panics while counting");
-        tally.clone()
-    };
     Ok(Found {
         devices_per_node: args.devices,
         lost: lost.first().copied().unwrap_or_default(),
@@ -165,7 +167,7 @@ async fn measure(nodes: &mut Nodes, args: &ReconnectArgs) -> Result<Found> {
         lost_elsewhere: lost.iter().skip(1).sum(),
         failures: report.failures,
         leavers: args.leavers,
-        heard: heard.iter().map(said).collect(),
+        heard,
         cpu_seconds,
         resident_mib: resident
             .iter()
