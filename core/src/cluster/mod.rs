@@ -1,7 +1,7 @@
 //! What the cluster knows about itself, and every rule for changing it.
 //!
 //! [`ClusterMap`] is the content of the meta group: who belongs to the cluster, who holds which shard, who may join. A
-//! change is a [`Command`]; [`decide`] turns it into [`Row`]s, or says why not. Who orders commands, stores rows and
+//! change is a [`Command`]; [`decide()`] turns it into [`Row`]s, or says why not. Who orders commands, stores rows and
 //! carries them to other nodes is not known here; neither is who is alive.
 
 mod command;

@@ -1,6 +1,6 @@
 //! Where shards are to be, and the next steps to get them there.
 //!
-//! [`target`] says who should hold what, from the map alone; [`next_steps`] compares the map with what was observed and
+//! [`target()`] says who should hold what, from the map alone; [`next_steps`] compares the map with what was observed and
 //! names a few things to do now. Both are total and have no memory: whoever becomes the driver goes on from what it sees,
 //! so that an interrupted change is finished by the next one.
 //!
