@@ -130,6 +130,7 @@ pub(crate) fn devices(
     let mut looks = 0;
     for _ in 0..SLOTS_MAX {
         let Some((shard, slot)) = walk.next() else {
+            page.next = None;
             return Ok(page);
         };
         let Some(device) = slot.id().as_device() else {

@@ -50,6 +50,8 @@ async fn devices_are_listed_in_id_order_over_all_shards_each_once() {
             "pages of {limit}"
         );
     }
+    let whole = world.fleet.devices(Filter::default(), None, 1000).await;
+    assert_eq!(whole.map(|page| page.next), Ok(None), "nothing is left");
 }
 
 #[tokio::test]

@@ -239,6 +239,10 @@ async fn a_list_is_merged_over_all_owners_in_id_order() {
         }
         assert_eq!(ids, expected, "pages of {limit}");
     }
+    // Whoever asks for more than there is gets all of it at once.
+    let whole = net.realm(2).devices(Filter::default(), None, 1000).await;
+    let whole = whole.expect("read");
+    assert_eq!((whole.devices.len(), whole.next), (60, None));
     let counts = net.realm(3).counts().await.expect("counted");
     assert_eq!(counts.devices.never, 60);
     assert_eq!(net.realm(3).quarantined().await, Ok(Vec::new()));
