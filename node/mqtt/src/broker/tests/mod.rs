@@ -12,6 +12,7 @@ mod cluster_random;
 mod cluster_retained;
 mod cluster_shared;
 mod durable;
+mod durable_exactly_once;
 mod fleet;
 mod homes;
 mod homes_moving;

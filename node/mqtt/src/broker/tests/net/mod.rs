@@ -2,6 +2,8 @@
 //! that break, wait and heal when a test says so. One ledger stands for the replicated log: a node may write to a shard as
 //! long as it owns it.
 
+mod links;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Weak},
@@ -22,6 +24,8 @@ use umbel_storage::{
     memory::{MemoryLedger, MemoryNodes},
 };
 
+pub(super) use self::links::Links;
+use self::links::Plug;
 use super::world::{Client, Hello, Port, TestClock, TestFleet, connect_to};
 use crate::{
     authenticate::Identity,
@@ -31,153 +35,6 @@ use crate::{
     },
     packet::ConnAck,
 };
-
-/// What is on a link.
-enum Parcel {
-    Ask(Vec<u8>, oneshot::Sender<Result<Vec<u8>, String>>),
-    Tell(Vec<u8>),
-}
-
-/// Most parcels on one way.
-const ON_THE_WAY_MAX: usize = 100_000;
-
-type Way = (NodeId, NodeId);
-
-#[derive(Default)]
-struct Inner {
-    brokers: BTreeMap<NodeId, Weak<Broker>>,
-    owners: BTreeMap<ShardId, Owner>,
-    broken: BTreeSet<Way>,
-    held: BTreeSet<Way>,
-    /// Counts how often a way broke: what was on it then is lost.
-    breaks: BTreeMap<Way, u64>,
-    ways: BTreeMap<Way, mpsc::Sender<(u64, Parcel)>>,
-    parcels: u64,
-}
-
-/// The links between all nodes, and who owns what.
-#[derive(Default)]
-pub(super) struct Links {
-    inner: Mutex<Inner>,
-    changed: Notify,
-}
-
-impl Links {
-    /// The broker of a client's owner.
-    pub(super) fn owner_of(&self, client: &ClientId, shards: u16) -> Option<(NodeId, Arc<Broker>)> {
-        let inner = self.inner.lock();
-        let owner = inner.owners.get(&ShardId::of(client.as_str(), shards))?;
-        let broker = inner.brokers.get(&owner.node)?.upgrade()?;
-        Some((owner.node, broker))
-    }
-
-    fn post(self: &Arc<Self>, way: Way, parcel: Parcel) -> Result<(), PeerError> {
-        let mut inner = self.inner.lock();
-        if inner.broken.contains(&way) {
-            return Err(PeerError::NotConnected(way.1));
-        }
-        inner.parcels += 1;
-        let breaks = inner.breaks.get(&way).copied().unwrap_or_default();
-        let sender = inner.ways.entry(way).or_insert_with(|| {
-            let (sender, receiver) = mpsc::channel(ON_THE_WAY_MAX);
-            tokio::spawn(carry(Arc::downgrade(self), way, receiver));
-            sender
-        });
-        sender
-            .try_send((breaks, parcel))
-            .map_err(|_full| PeerError::Busy(way.1))
-    }
-
-    fn is_lost(&self, way: Way, breaks: u64) -> bool {
-        let inner = self.inner.lock();
-        inner.breaks.get(&way).copied().unwrap_or_default() != breaks
-    }
-
-    fn is_held(&self, way: Way) -> bool {
-        self.inner.lock().held.contains(&way)
-    }
-}
-
-async fn carry(links: Weak<Links>, way: Way, mut parcels: mpsc::Receiver<(u64, Parcel)>) {
-    while let Some((breaks, parcel)) = parcels.recv().await {
-        let Some(links) = links.upgrade() else { return };
-        loop {
-            let changed = links.changed.notified();
-            if !links.is_held(way) {
-                break;
-            }
-            changed.await;
-        }
-        if links.is_lost(way, breaks) {
-            continue;
-        }
-        let broker = links.inner.lock().brokers.get(&way.1).cloned();
-        let Some(broker) = broker.and_then(|broker| broker.upgrade()) else {
-            continue;
-        };
-        match parcel {
-            Parcel::Tell(bytes) => broker.serve_tell(way.0, decode::<Tell>(&bytes)),
-            Parcel::Ask(bytes, answer) => {
-                let mut served = broker.serve_ask(way.0, decode::<Ask>(&bytes));
-                // the first poll follows at once
-                let first = futures_util::poll!(&mut served);
-                let links = Arc::clone(&links);
-                tokio::spawn(async move {
-                    let served = match first {
-                        std::task::Poll::Ready(served) => served,
-                        std::task::Poll::Pending => served.await,
-                    };
-                    let back = (way.1, way.0);
-                    let is_cut = links.inner.lock().broken.contains(&back);
-                    if !is_cut && !links.is_lost(way, breaks) {
-                        drop(answer.send(served.map(|reply| encode(&reply))));
-                    }
-                });
-            },
-        }
-    }
-}
-
-fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
-    codec::encode(1, value).expect("encodes")
-}
-
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> T {
-    let (_, body) = codec::format_of(bytes).expect("a format");
-    codec::decode_body(body).expect("decodes")
-}
-
-/// One node's end of the links.
-struct Plug {
-    me: NodeId,
-    links: Arc<Links>,
-}
-
-impl Peers for Plug {
-    fn ask(
-        &self,
-        to: NodeId,
-        ask: Ask,
-        within: Duration,
-    ) -> BoxFuture<'static, Result<Reply, PeerError>> {
-        let (sender, receiver) = oneshot::channel();
-        let posted = self
-            .links
-            .post((self.me, to), Parcel::Ask(encode(&ask), sender));
-        Box::pin(async move {
-            posted?;
-            match tokio::time::timeout(within, receiver).await {
-                Ok(Ok(Ok(bytes))) => Ok(decode(&bytes)),
-                Ok(Ok(Err(why))) => Err(PeerError::Refused { node: to, why }),
-                Ok(Err(_)) | Err(_) => Err(PeerError::Unknown(to)),
-            }
-        })
-    }
-
-    fn tell(&self, to: NodeId, tell: Tell) -> Result<(), PeerError> {
-        self.links.post((self.me, to), Parcel::Tell(encode(&tell)))
-    }
-}
 
 /// A node's view of the one ledger: it owns what the links say.
 struct View {
