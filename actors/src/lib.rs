@@ -58,5 +58,6 @@ pub use recover::Recovered;
 pub use refused::Refused;
 pub use registry::EditError;
 pub use running::{Running, StartError};
+pub use take_overs::TakeOvers;
 pub use troubles::Quarantined;
 pub use view::DeviceView;

@@ -52,10 +52,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Arc::clone(&clock),
     )
     .await?;
-    broker.attach(Arc::new(fleet.clone()));
-    fleet.recover().await;
     let peers = Arc::new(umbel_actors::ports::NoPeers);
     let (realm, rounds) = Realm::start(fleet, peers, umbel_actors::Timing::default());
+    broker.attach(Arc::new(realm.clone()));
+    realm.local().recover().await;
     let instruments = Instruments {
         checks: Box::new(Vec::new),
         metrics: Box::new(String::new),

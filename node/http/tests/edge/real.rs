@@ -73,10 +73,10 @@ impl World {
         let config = umbel_actors::Config::default();
         let started = Fleet::start(config, shared, outbox, Arc::clone(&clock)).await;
         let (fleet, running) = started.expect("a fleet");
-        broker.attach(Arc::new(fleet.clone()));
-        fleet.recover().await;
         let peers = Arc::new(umbel_actors::ports::NoPeers);
         let (realm, rounds) = Realm::start(fleet, peers, umbel_actors::Timing::default());
+        broker.attach(Arc::new(realm.clone()));
+        realm.local().recover().await;
         let check = || {
             vec![Check {
                 name: "shards",

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Weak};
 
-use umbel_actors::{Fleet, Refused, ports::BoxFuture};
+use umbel_actors::{Refused, ports::BoxFuture};
 use umbel_core::{
     device::{Connect, DisconnectReason},
     ids::{ClientId, DeviceId, NodeId, SessionEpoch},
@@ -131,53 +131,6 @@ impl Pulse {
         if let Some(beat) = &self.0 {
             beat(now);
         }
-    }
-}
-
-impl FleetPort for Fleet {
-    fn connect(
-        &self,
-        client: ClientId,
-        connect: Connect,
-    ) -> BoxFuture<'static, Result<Opened, FleetError>> {
-        let fleet = self.clone();
-        Box::pin(async move {
-            let opened = fleet
-                .connect(&client, connect)
-                .await
-                .map_err(FleetError::from)?;
-            Ok(Opened {
-                epoch: opened.epoch,
-                session_present: opened.session_present,
-                pulse: Pulse::new(move |now| opened.pulse.touch(now)),
-            })
-        })
-    }
-
-    fn disconnect(
-        &self,
-        client: ClientId,
-        epoch: SessionEpoch,
-        end: End,
-    ) -> BoxFuture<'static, ()> {
-        let fleet = self.clone();
-        Box::pin(async move {
-            let told = fleet
-                .disconnect(&client, epoch, end.reason, end.expiry, end.with_will)
-                .await;
-            if let Err(error) = told {
-                tracing::debug!(%client, %error, "the end of a connection is recorded later");
-            }
-        })
-    }
-
-    fn shadow(
-        &self,
-        device: DeviceId,
-        request: shadow::Request,
-    ) -> BoxFuture<'static, Result<(), FleetError>> {
-        let fleet = self.clone();
-        Box::pin(async move { answered(fleet.shadow(&device, request).await) })
     }
 }
 

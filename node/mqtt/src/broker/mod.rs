@@ -32,7 +32,6 @@ mod routes;
 mod rows;
 mod sessions;
 mod subscribe;
-mod take_overs;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -43,7 +42,7 @@ use std::{
     sync::{Arc, OnceLock, Weak},
 };
 
-use umbel_actors::ports::Clock;
+use umbel_actors::{TakeOvers, ports::Clock};
 use umbel_core::{ids::NodeId, time::Timestamp};
 use umbel_storage::{Ledger, Nodes, memory::OneNode};
 
@@ -78,7 +77,7 @@ pub struct Broker {
     router: router::Router,
     retained: retained::Retained,
     deletions: durable::Deletions,
-    take_overs: take_overs::TakeOvers,
+    take_overs: TakeOvers,
     /// `None` for a broker that is alone.
     routes: Option<routes::Routes>,
     /// Where clients that are sent away should go.
@@ -122,7 +121,7 @@ impl Broker {
             windows: window::Windows::default(),
             router: router::Router::default(),
             deletions: durable::Deletions::default(),
-            take_overs: take_overs::TakeOvers::default(),
+            take_overs: TakeOvers::default(),
             server_reference: parking_lot::Mutex::default(),
             meters: metrics::Meters::new(),
             this: Weak::clone(this),

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use umbel_actors::{Config as FleetConfig, Fleet, Running, ports::Outbox};
+use umbel_actors::{
+    Config as FleetConfig, Fleet, Realm, Rounds, Running, Timing,
+    ports::{NoPeers, Outbox},
+};
 use umbel_core::{
     device::Kind,
     ids::{ClientId, DeviceId},
@@ -23,6 +26,7 @@ struct Node {
     broker: Arc<Broker>,
     clock: Arc<TestClock>,
     running: Running,
+    rounds: Rounds,
 }
 
 impl Node {
@@ -42,14 +46,16 @@ impl Node {
         )
         .await
         .expect("starts");
-        broker.attach(Arc::new(fleet.clone()));
+        let (realm, rounds) = Realm::start(fleet, Arc::new(NoPeers), Timing::default());
+        broker.attach(Arc::new(realm.clone()));
         broker.recover();
-        fleet.recover().await;
+        realm.local().recover().await;
         Self {
             ledger,
             broker,
             clock,
             running,
+            rounds,
         }
     }
 
@@ -60,6 +66,7 @@ impl Node {
     /// The power goes and comes back.
     async fn crash(self) -> Self {
         let next = Self::start(self.ledger.crash_copy(), Arc::clone(&self.clock)).await;
+        self.rounds.shutdown().await;
         self.running
             .shutdown(std::time::Duration::from_secs(5))
             .await;

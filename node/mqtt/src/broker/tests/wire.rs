@@ -7,8 +7,8 @@ use rumqttc::{
     v5::{self, mqttbytes::v5::Packet as PacketV5},
 };
 use umbel_actors::{
-    Config as FleetConfig, Fleet, Running,
-    ports::{BoxFuture, Outbox},
+    Config as FleetConfig, Fleet, Realm, Rounds, Running, Timing,
+    ports::{BoxFuture, NoPeers, Outbox},
 };
 use umbel_core::{
     device::Kind,
@@ -52,6 +52,7 @@ struct Node {
     broker: Arc<Broker>,
     address: SocketAddr,
     _running: Running,
+    _rounds: Rounds,
     _listeners: Listeners<Door>,
 }
 
@@ -73,8 +74,9 @@ impl Node {
         )
         .await
         .expect("starts");
-        broker.attach(Arc::new(fleet.clone()));
-        fleet.recover().await;
+        let (realm, rounds) = Realm::start(fleet, Arc::new(NoPeers), Timing::default());
+        broker.attach(Arc::new(realm.clone()));
+        realm.local().recover().await;
         let door = Arc::new(Door::new(Arc::clone(&broker), Arc::new(Anyone)));
         let edge = Edge::new(door, clock, Limits::default());
         let config = ListenerConfig {
@@ -89,6 +91,7 @@ impl Node {
             broker,
             address,
             _running: running,
+            _rounds: rounds,
             _listeners: listeners,
         }
     }
