@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -22,6 +22,7 @@ use crate::{
     lives::Lives,
     metrics::Meters,
     ports::{Clock, Outbox},
+    realm,
     shard::Shard,
     slot::Slot,
     take_overs::TakeOvers,
@@ -54,6 +55,8 @@ pub(crate) struct Common {
     pub(crate) census: Census,
     pub(crate) in_flight: Arc<Places>,
     pub(crate) awake: Arc<Places>,
+    /// Asks gateways; none for a fleet without a realm. The realm holds the fleet, so not the other way round, too.
+    realm: OnceLock<Weak<realm::Inner>>,
     /// Idle actors, the longest idle first. Each awake actor is in it at most once.
     idle: Mutex<VecDeque<Idle>>,
     serving: AtomicBool,
@@ -73,6 +76,7 @@ impl Common {
             census: Census::default(),
             in_flight: Places::new(config.node_in_flight_max),
             awake: Places::new(config.awake_max),
+            realm: OnceLock::new(),
             idle: Mutex::default(),
             serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -85,6 +89,18 @@ impl Common {
             outbox,
             clock,
         })
+    }
+
+    /// The realm of this fleet, once it is there and as long as it is.
+    pub(crate) fn realm(&self) -> Option<Arc<realm::Inner>> {
+        self.realm.get()?.upgrade()
+    }
+
+    /// There is one realm to a fleet: the first.
+    pub(crate) fn join(&self, realm: &Arc<realm::Inner>) {
+        if self.realm.set(Arc::downgrade(realm)).is_err() {
+            tracing::error!("a fleet has two realms");
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

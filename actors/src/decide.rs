@@ -16,8 +16,8 @@ use crate::{
     alarms::Alarm,
     applied::{self, Outcome},
     device::{Answer, Work},
-    lives::{self, Life},
-    records,
+    lives::Life,
+    phantom, records,
     refused::Refused,
     remote::{Call, RequestId},
     roll::RollCall,
@@ -184,6 +184,13 @@ impl Turn<'_> {
                 Some(epoch) => Input::GatewayLost { epoch },
                 None => return Ok(None),
             },
+            Work::Review(gateway) => {
+                let (client, record) = (self.slot.id(), hot.record());
+                match phantom::review(self.shard, client, record, gateway).await? {
+                    Some(input) => input,
+                    None => return Ok(None),
+                }
+            },
             Work::Shadow(request) => {
                 let current = hot.load_shadow(self.shard, self.slot, &request.shadow)?;
                 if let Some(memo) = &mut memo {
@@ -192,18 +199,23 @@ impl Turn<'_> {
                 Input::Shadow { current, request }
             },
         };
-        let mut wills = Vec::new();
-        if matches!(input, Input::Connect(_))
-            && let Some(epoch) = self.cut_off(hot)
-        {
-            // Its client knows before we do that its gateway is gone: it comes back, nobody throws it out.
-            let lost = Input::GatewayLost { epoch };
-            self.run(lost, None, hot, &mut wills).await?;
+        if matches!(input, Input::Connect(_)) {
+            let (client, record) = (self.slot.id(), hot.record());
+            if let Some(before) = phantom::before_connect(self.shard, client, record).await {
+                self.apply(before, None, hot).await?;
+            }
         }
-        let answer = self.run(input, memo.as_ref(), hot, &mut wills).await?;
+        let answer = self.apply(input, memo.as_ref(), hot).await?;
         if let Some(memo) = memo {
             self.shard.applied.set_told(&memo.id);
         }
+        Ok(answer)
+    }
+
+    /// Runs an input, and notes the wills that it published.
+    async fn apply(&self, input: Input, memo: Option<&Memo>, hot: &mut Hot) -> Answer {
+        let mut wills = Vec::new();
+        let answer = self.run(input, memo, hot, &mut wills).await?;
         for epoch in wills {
             self.shard.common.meters.wills.increment(1);
             let published = Input::WillPublished { epoch };
@@ -246,16 +258,6 @@ impl Turn<'_> {
         Some(session.epoch)
     }
 
-    /// The open connection, if its gateway cannot be spoken to.
-    fn cut_off(&self, hot: &Hot) -> Option<SessionEpoch> {
-        let nodes = self.shard.common.nodes.as_ref()?;
-        let session = hot.record()?.session.as_ref()?;
-        let life = Life::of(session);
-        let is_lost =
-            session.link == Link::Up && life.is_known() && lives::is_cut_off(life, nodes.as_ref());
-        is_lost.then_some(session.epoch)
-    }
-
     /// What came of a command of another node, if it was applied before.
     fn applied_before(&self, call: &Call) -> Result<Option<Outcome>, Refused> {
         if call.again || self.shard.applied.knows(&call.id) {
@@ -291,7 +293,14 @@ impl Turn<'_> {
                 let again = shadow::again(&device, &current, &request, (version, at), limits);
                 (Reply::Shadow(again.reply), again.messages)
             },
-            (_, Work::Input(_) | Work::Shadow(_) | Work::Alarm(_) | Work::Doubt(_)) => {
+            (
+                _,
+                Work::Input(_)
+                | Work::Shadow(_)
+                | Work::Alarm(_)
+                | Work::Doubt(_)
+                | Work::Review(_),
+            ) => {
                 return Err(Refused::Unknown);
             },
         };

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 use umbel_core::{
     device::{Input, Reply},
+    ids::NodeId,
     shadow::Request,
 };
 
@@ -37,6 +38,8 @@ pub(crate) enum Work {
     Alarm(Alarm),
     /// Its gateway is gone or does not name it: its connection is lost, if it is still the one that was meant.
     Doubt(Arc<RollCall>),
+    /// A gateway gave a connect of the client up: if one is recorded as held there, it is looked whether it is.
+    Review(NodeId),
 }
 
 /// What the asker is told.
@@ -102,7 +105,7 @@ impl Actor for Device {
         let (alarm, roll) = match &work {
             Work::Alarm(alarm) => (Some(*alarm), None),
             Work::Doubt(roll) => (None, Some(Arc::clone(roll))),
-            Work::Input(_) | Work::Shadow(_) => (None, None),
+            Work::Input(_) | Work::Shadow(_) | Work::Review(_) => (None, None),
         };
         let answer = decide(&self.shard, &self.slot, work, call, hot).await;
         // First the permit, then the answer: who was answered may ask again at once.

@@ -26,6 +26,7 @@ mod fleet;
 mod lives;
 pub mod metrics;
 mod ownership;
+mod phantom;
 pub mod ports;
 mod query;
 mod realm;

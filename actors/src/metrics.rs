@@ -8,7 +8,7 @@ use metrics::{
 };
 use umbel_core::shadow::{Reply, Verb};
 
-use crate::{refused::Refused, remote::Answer};
+use crate::{realm::Totals, refused::Refused, remote::Answer};
 
 /// Actors awake now.
 pub const AWAKE: &str = "umbel_actors_awake";
@@ -41,6 +41,11 @@ pub const WILLS: &str = "umbel_fleet_wills_published_total";
 
 /// Connections that were called lost: their gateway is gone, or does not name them.
 pub const LOST: &str = "umbel_fleet_connections_lost_total";
+/// Sessions that ended without a word, because their gateway does not hold the connection that was recorded: by whether
+/// a `connect` of the client or a `review` of the gateway found it.
+pub const PHANTOMS: &str = "umbel_fleet_phantom_sessions_total";
+/// Connects that this node gave up, and whose owner has yet to look whether they were recorded.
+pub const CONNECTS_IN_DOUBT: &str = "umbel_fleet_connects_in_doubt";
 /// Commands of other nodes that were asked again and had been applied before.
 pub const REPEATS: &str = "umbel_fleet_repeated_commands_total";
 /// Commands of other nodes that are remembered, so that they are applied once.
@@ -84,6 +89,14 @@ pub fn describe() {
     describe_counter!(TAKEOVERS, "Sessions that took over from a live connection");
     describe_counter!(WILLS, "Wills published");
     describe_counter!(LOST, "Connections called lost with their gateway");
+    describe_counter!(
+        PHANTOMS,
+        "Sessions ended because their gateway holds no such connection, by who found it"
+    );
+    describe_gauge!(
+        CONNECTS_IN_DOUBT,
+        "Connects given up whose outcome is not known yet"
+    );
     describe_counter!(REPEATS, "Commands asked again that had been applied");
     describe_gauge!(REMEMBERED, "Commands of other nodes that are remembered");
     describe_counter!(FORWARDED, "Requests sent to owners, by verb and result");
@@ -140,6 +153,8 @@ pub(crate) struct Meters {
     pub(crate) takeovers: Counter,
     pub(crate) wills: Counter,
     pub(crate) lost: Counter,
+    /// Found by a connect, and by a review.
+    pub(crate) phantoms: (Counter, Counter),
     pub(crate) repeats: Counter,
     pub(crate) remembered: Gauge,
     pub(crate) shards_served: Gauge,
@@ -164,6 +179,10 @@ impl Meters {
             takeovers: counter!(TAKEOVERS),
             wills: counter!(WILLS),
             lost: counter!(LOST),
+            phantoms: (
+                counter!(PHANTOMS, "found" => "connect"),
+                counter!(PHANTOMS, "found" => "review"),
+            ),
             repeats: counter!(REPEATS),
             remembered: gauge!(REMEMBERED),
             shards_served: gauge!(SHARDS_SERVED),
@@ -192,6 +211,7 @@ pub(crate) struct ForwardMeters {
     pub(crate) retries: Counter,
     held: Gauge,
     ends_waiting: Gauge,
+    in_doubt: Gauge,
     compared: Counter,
     not_compared: Counter,
 }
@@ -202,15 +222,17 @@ impl ForwardMeters {
             retries: counter!(FORWARD_RETRIES),
             held: gauge!(HELD),
             ends_waiting: gauge!(ENDS_WAITING),
+            in_doubt: gauge!(CONNECTS_IN_DOUBT),
             compared: counter!(RESYNCS, "result" => "complete"),
             not_compared: counter!(RESYNCS, "result" => "incomplete"),
         }
     }
 
-    pub(crate) fn show(&self, held: usize, ends_waiting: usize) {
+    pub(crate) fn show(&self, totals: Totals) {
         let shown = |number| f64::from(u32::try_from(number).unwrap_or(u32::MAX));
-        self.held.set(shown(held));
-        self.ends_waiting.set(shown(ends_waiting));
+        self.held.set(shown(totals.open));
+        self.ends_waiting.set(shown(totals.ends));
+        self.in_doubt.set(shown(totals.doubts));
     }
 
     pub(crate) fn compared(&self, is_complete: bool) {

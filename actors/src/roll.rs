@@ -164,6 +164,12 @@ impl Rolls {
         found.map(Arc::clone)
     }
 
+    /// Whether any gateway is called.
+    #[cfg(test)]
+    pub(crate) fn is_any_open(&self) -> bool {
+        !self.open.lock().is_empty()
+    }
+
     fn is_open(&self, life: Life) -> bool {
         self.open.lock().iter().any(|roll| roll.life == life)
     }

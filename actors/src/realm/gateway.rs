@@ -1,7 +1,8 @@
-//! What this node holds as a gateway: its connections, those being opened, and ends that no owner has recorded yet.
+//! What this node holds as a gateway: its connections, those being opened, those given up, and ends that no owner has
+//! recorded yet.
 //!
 //! One entry per client that is connected here. An end replaces the connection's entry, so the table never holds more
-//! than the node has had connections at once since their owners were last reachable.
+//! than the node has had connections at once since their owners were last reachable. Those given up have a bound.
 
 use std::{
     collections::{HashMap, hash_map::Entry as Place},
@@ -9,14 +10,21 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use umbel_core::{
     device::Disconnect,
     ids::{ClientId, SessionEpoch, ShardId},
     time::Tick,
 };
+
+use crate::remote::Hold;
+
+/// Connects of one shard that were given up and are remembered one by one. Beyond, the whole shard is compared instead.
+const DOUBTS_MAX: usize = 4_096;
 
 /// The last sign of life of one connection.
 #[derive(Debug, Default)]
@@ -42,12 +50,23 @@ impl Beat {
 struct Entry {
     open: Option<(SessionEpoch, Arc<Beat>)>,
     opening: u32,
+    /// Up to this one, no connection that is being opened will be held: an owner was told so.
+    disclaimed: SessionEpoch,
+    /// A connect was given up whose outcome is not known.
+    doubt: Option<Doubt>,
     ended: Option<Box<Disconnect>>,
+}
+
+/// A connect that may be recorded although nobody holds it.
+struct Doubt {
+    since: Instant,
+    /// An owner has looked.
+    is_told: bool,
 }
 
 impl Entry {
     const fn is_empty(&self) -> bool {
-        self.open.is_none() && self.opening == 0 && self.ended.is_none()
+        self.open.is_none() && self.opening == 0 && self.doubt.is_none() && self.ended.is_none()
     }
 }
 
@@ -64,11 +83,26 @@ pub(super) struct Held {
     pub(super) ended: Vec<(ClientId, Disconnect)>,
 }
 
+/// How much of it there is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    /// Open connections.
+    pub(crate) open: usize,
+    /// Ends that wait.
+    pub(crate) ends: usize,
+    /// Connects that were given up and may be recorded.
+    pub(crate) doubts: usize,
+}
+
 /// A connection is being opened, until this is dropped.
 pub(super) struct Opening<'a> {
     clients: &'a Mutex<Clients>,
     client: &'a ClientId,
 }
+
+/// An owner was told that the connection is not held: its client has to be told, too.
+#[derive(Debug)]
+pub(super) struct Disclaimed;
 
 impl Gateway {
     pub(super) fn new(shards: usize) -> Self {
@@ -141,6 +175,64 @@ impl Gateway {
         open.is_some_and(|open| open.0 == epoch)
     }
 
+    /// What is to be said to an owner that asks for this very connection. Whoever is not told that it is held may give
+    /// it to somebody else: one that is being opened, and whose epoch is still on its way here, is not opened any more.
+    pub(super) fn hold(&self, shard: ShardId, client: &ClientId, epoch: SessionEpoch) -> Hold {
+        let mut clients = self.clients(shard).lock();
+        let Some(entry) = clients.get_mut(client) else {
+            return Hold::Not;
+        };
+        if entry.open.as_ref().is_some_and(|open| open.0 == epoch) {
+            return Hold::Held;
+        }
+        if let Some(end) = entry.ended.as_ref().filter(|end| end.epoch == epoch) {
+            return Hold::Ended(**end);
+        }
+        if entry.opening > 0 {
+            entry.disclaimed = entry.disclaimed.max(epoch);
+        }
+        Hold::Not
+    }
+
+    /// Connects that were given up and that no owner has looked at since, or not since `sure_after` later: until then a
+    /// command may be on its way.
+    pub(super) fn doubts(
+        &self,
+        shard: ShardId,
+        (now, sure_after): (Instant, Duration),
+        max: usize,
+    ) -> Vec<ClientId> {
+        let clients = self.clients(shard).lock();
+        let due = clients.iter().filter(|(_, entry)| {
+            let is_due = |doubt: &Doubt| !doubt.is_told || doubt.is_sure(now, sure_after);
+            // The next connect settles it if it succeeds.
+            entry.opening == 0 && entry.doubt.as_ref().is_some_and(is_due)
+        });
+        due.map(|(client, _)| client.clone()).take(max).collect()
+    }
+
+    /// An owner has looked at what became of a connect that was given up. It was asked at this time.
+    pub(super) fn reviewed(
+        &self,
+        shard: ShardId,
+        client: &ClientId,
+        (asked, sure_after): (Instant, Duration),
+    ) {
+        let mut clients = self.clients(shard).lock();
+        if let Place::Occupied(mut place) = clients.entry(client.clone()) {
+            let entry = place.get_mut();
+            if let Some(doubt) = entry.doubt.as_mut().filter(|doubt| doubt.since <= asked) {
+                doubt.is_told = true;
+                if doubt.is_sure(asked, sure_after) {
+                    entry.doubt = None;
+                }
+            }
+            if entry.is_empty() {
+                place.remove();
+            }
+        }
+    }
+
     /// Whether a connection of the client is held or being opened.
     pub(super) fn knows(&self, shard: ShardId, client: &ClientId) -> bool {
         self.clients(shard).lock().contains_key(client)
@@ -183,13 +275,13 @@ impl Gateway {
         touched.collect()
     }
 
-    /// Open connections, and ends that wait.
-    pub(super) fn totals(&self) -> (usize, usize) {
-        let mut totals = (0, 0);
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
         for clients in &self.0 {
             for entry in clients.lock().values() {
-                totals.0 += usize::from(entry.open.is_some());
-                totals.1 += usize::from(entry.ended.is_some());
+                totals.open += usize::from(entry.open.is_some());
+                totals.ends += usize::from(entry.ended.is_some());
+                totals.doubts += usize::from(entry.doubt.is_some());
             }
         }
         totals
@@ -204,21 +296,51 @@ impl Opening<'_> {
         Some(**ended)
     }
 
-    /// The session is open. What was held of the client before is over.
-    pub(super) fn opened(self, epoch: SessionEpoch, now: Tick) -> Arc<Beat> {
+    /// The session is open. What was held of the client before is over, and so is what was given up.
+    pub(super) fn opened(&self, epoch: SessionEpoch, now: Tick) -> Result<Arc<Beat>, Disclaimed> {
+        let mut clients = self.clients.lock();
+        let entry = clients.entry(self.client.clone()).or_default();
+        if epoch <= entry.disclaimed {
+            return Err(Disclaimed);
+        }
         let beat = Arc::new(Beat::default());
         // The owner has just noted that it is there.
         beat.touch(now);
         beat.take();
-        let mut clients = self.clients.lock();
-        let entry = clients.entry(self.client.clone()).or_default();
+        entry.doubt = None;
         if entry.open.as_ref().is_none_or(|open| open.0 < epoch) {
             entry.open = Some((epoch, Arc::clone(&beat)));
         }
         if entry.ended.as_ref().is_some_and(|end| end.epoch < epoch) {
             entry.ended = None;
         }
-        beat
+        Ok(beat)
+    }
+
+    /// The connect is given up, and may be recorded. False: too many are, so this one is not remembered.
+    pub(super) fn doubt(&self, now: Instant) -> bool {
+        let mut clients = self.clients.lock();
+        let has_room = clients.len() < DOUBTS_MAX
+            || clients
+                .values()
+                .filter(|entry| entry.doubt.is_some())
+                .count()
+                < DOUBTS_MAX;
+        if has_room {
+            let entry = clients.entry(self.client.clone()).or_default();
+            entry.doubt = Some(Doubt {
+                since: now,
+                is_told: false,
+            });
+        }
+        has_room
+    }
+}
+
+impl Doubt {
+    /// Whether nothing of the connect can be on its way any more.
+    fn is_sure(&self, now: Instant, sure_after: Duration) -> bool {
+        now.duration_since(self.since) >= sure_after
     }
 }
 
@@ -228,6 +350,9 @@ impl Drop for Opening<'_> {
         if let Place::Occupied(mut place) = clients.entry(self.client.clone()) {
             let entry = place.get_mut();
             entry.opening = entry.opening.saturating_sub(1);
+            if entry.opening == 0 {
+                entry.disclaimed = SessionEpoch::default();
+            }
             if entry.is_empty() {
                 place.remove();
             }

@@ -6,6 +6,7 @@
 
 mod edits;
 mod gateway;
+mod holds;
 mod lists;
 mod rounds;
 mod route;
@@ -20,7 +21,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use umbel_core::{
     device::{Connect, Disconnect, DisconnectReason},
     ids::{ClientId, DeviceId, NodeId, SessionEpoch, ShadowName, ShardId},
@@ -29,10 +30,13 @@ use umbel_core::{
 };
 use umbel_storage::nodes::Nodes;
 
-pub(crate) use gateway::Beat;
+pub(crate) use gateway::{Beat, Totals};
 pub use rounds::Rounds;
 
-use self::{gateway::Gateway, route::Orphans};
+use self::{
+    gateway::{Disclaimed, Gateway},
+    route::Orphans,
+};
 use crate::{
     feed::Events,
     fleet::{Fleet, Opened, Pulse},
@@ -58,6 +62,9 @@ pub struct Timing {
     pub compare_all_every: Duration,
     /// Between two tries of what could not be told.
     pub retry_every: Duration,
+    /// A command that was given up so long ago is not on its way any more: three times the deadline, because what was
+    /// sent last may have waited in queues.
+    pub sure_after: Duration,
 }
 
 impl Default for Timing {
@@ -68,6 +75,7 @@ impl Default for Timing {
             touches_every: Duration::from_secs(5),
             compare_all_every: Duration::from_mins(5),
             retry_every: Duration::from_secs(1),
+            sure_after: Duration::from_secs(6),
         }
     }
 }
@@ -76,7 +84,7 @@ impl Default for Timing {
 #[derive(Clone)]
 pub struct Realm(Arc<Inner>);
 
-struct Inner {
+pub(crate) struct Inner {
     fleet: Fleet,
     nodes: Arc<dyn Nodes>,
     peers: Arc<dyn Peers>,
@@ -116,6 +124,7 @@ impl Realm {
             meters: ForwardMeters::new(),
             fleet,
         }));
+        common.join(&realm.0);
         let rounds = Rounds::start(Arc::clone(&realm.0));
         (realm, rounds)
     }
@@ -164,16 +173,24 @@ impl Realm {
                 Err(why) => Err(why),
             }
         };
-        match opened {
-            Ok(opened) => {
-                let beat = opening.opened(opened.epoch, inner.fleet.common.clock.tick());
+        let held = opened.and_then(|opened| {
+            let now = inner.fleet.common.clock.tick();
+            match opening.opened(opened.epoch, now) {
+                Ok(beat) => Ok((opened, beat)),
+                // A newer connection has its place.
+                Err(Disclaimed) => Err(Refused::Unknown),
+            }
+        });
+        match held {
+            Ok((opened, beat)) => {
                 let slot = is_local.then(|| inner.fleet.touched_slot(client)).flatten();
                 Ok(Opened::new(opened, Pulse::new(slot, Some(beat))))
             },
             Err(why) => {
-                drop(opening);
-                if matches!(why, Refused::Unknown | Refused::Restarting) {
-                    // It may be recorded as connected here: the comparison says that it is not.
+                // It may be recorded as connected here.
+                let is_in_doubt = matches!(why, Refused::Unknown | Refused::Restarting);
+                if is_in_doubt && !opening.doubt(Instant::now()) {
+                    drop(opening);
                     inner.soil(shard.id);
                 }
                 Err(why)
@@ -265,6 +282,13 @@ impl Realm {
             // At the next look around, which bounds what a peer can make this node do.
             inner.dirty.lock().insert(shard);
         }
+    }
+
+    /// Whether anything is remembered of a client here.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, client: &ClientId) -> bool {
+        let shard = self.0.fleet.shard(client).id;
+        self.0.gateway.knows(shard, client)
     }
 
     /// Notes a sign of life.

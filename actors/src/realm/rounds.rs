@@ -19,7 +19,7 @@ use umbel_core::{
 };
 use umbel_storage::nodes::{Boot, Reach};
 
-use super::{Inner, route::Way};
+use super::{Inner, holds, route::Way};
 use crate::{
     ports::EvictReason,
     remote::{self, Answer, Over, Resync, Verb},
@@ -31,6 +31,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const ERRANDS_MAX: usize = 8;
 /// Clients in one part of a comparison, or in one report: 40 bytes each.
 const PART: usize = 1_000;
+/// Connects that were given up which are looked at in one go: each may be a question back.
+const REVIEWED_MAX: usize = 256;
 /// One part of a comparison is answered within this, or the comparison begins again.
 const PART_WITHIN: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,7 @@ enum Done {
         is_complete: bool,
     },
     Told(ShardId),
+    Reviewed(ShardId),
 }
 
 /// What the rounds remember.
@@ -81,6 +84,7 @@ struct Round {
     /// Shards that somebody is comparing, or telling of ends.
     comparing: BTreeSet<ShardId>,
     telling: BTreeSet<ShardId>,
+    reviewing: BTreeSet<ShardId>,
     compared: BTreeMap<ShardId, With>,
     /// Comparisons that did not come to an end are not begun again before this.
     not_before: BTreeMap<ShardId, Instant>,
@@ -101,6 +105,7 @@ async fn walk(inner: Arc<Inner>, mut stopped: watch::Receiver<bool>) {
         errands: JoinSet::new(),
         comparing: BTreeSet::new(),
         telling: BTreeSet::new(),
+        reviewing: BTreeSet::new(),
         compared: BTreeMap::new(),
         not_before: BTreeMap::new(),
         links: BTreeMap::new(),
@@ -148,8 +153,8 @@ impl Round {
         if now >= self.next_tell {
             self.next_tell = now + inner.timing.retry_every;
             self.tell_ends();
-            let (held, waiting) = inner.gateway.totals();
-            inner.meters.show(held, waiting);
+            self.review_doubts();
+            inner.meters.show(inner.gateway.totals());
         }
         if now >= self.next_touch {
             self.next_touch = now + inner.timing.touches_every;
@@ -242,6 +247,27 @@ impl Round {
         }
     }
 
+    /// Connects that were given up: their owners look what became of them.
+    fn review_doubts(&mut self) {
+        let when = (Instant::now(), self.inner.timing.sure_after);
+        for index in 0..self.inner.fleet.shards.len() {
+            let shard = ShardId(u16::try_from(index).unwrap_or_default());
+            if self.errands.len() >= ERRANDS_MAX || self.reviewing.contains(&shard) {
+                continue;
+            }
+            let clients = self.inner.gateway.doubts(shard, when, REVIEWED_MAX);
+            if clients.is_empty() {
+                continue;
+            }
+            self.reviewing.insert(shard);
+            let inner = Arc::clone(&self.inner);
+            self.errands.spawn(async move {
+                holds::review(&inner, shard, clients).await;
+                Done::Reviewed(shard)
+            });
+        }
+    }
+
     /// Signs of life, to each owner in few messages. One that is lost is made up for by the next.
     fn tell_touches(&self) {
         let inner = &self.inner;
@@ -291,11 +317,15 @@ impl Round {
             Ok(Done::Told(shard)) => {
                 self.telling.remove(&shard);
             },
+            Ok(Done::Reviewed(shard)) => {
+                self.reviewing.remove(&shard);
+            },
             Err(why) => {
                 // Which one is not known: everything is compared again.
                 error!(error = %why, "an errand of the gateway failed");
                 self.comparing.clear();
                 self.telling.clear();
+                self.reviewing.clear();
                 self.compared.clear();
             },
         }

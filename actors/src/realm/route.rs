@@ -121,7 +121,8 @@ impl Inner {
             self.meters.retries.increment(u64::from(sendings - 1));
         }
         let outcome = match outcome {
-            Err(Refused::Unavailable) if is_in_doubt && verb.is_change() => Err(Refused::Unknown),
+            // Whatever became of the last sending: an earlier one may have been applied.
+            Err(why) if is_in_doubt && verb.is_change() && !is_final(why) => Err(Refused::Unknown),
             other => other,
         };
         metrics::count_forward(label, &outcome, began.elapsed());
@@ -146,6 +147,11 @@ impl Inner {
             || now.duration_since(since) >= self.timing.nobody_within
             || now >= deadline
     }
+}
+
+/// Whether a command that was refused so was never applied, and will not be.
+const fn is_final(why: Refused) -> bool {
+    matches!(why, Refused::NotListed | Refused::TooLarge)
 }
 
 fn judge(told: Result<Answer, PeerError>) -> Next {

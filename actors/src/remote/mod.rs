@@ -221,6 +221,32 @@ pub enum Verb {
     },
     /// Compare what a gateway holds with what is recorded.
     Resync(Box<Resync>),
+    /// Of a gateway: whether it holds a connection. One that it does not hold it never will.
+    Holds {
+        /// Whose.
+        client: ClientId,
+        /// Which.
+        epoch: SessionEpoch,
+    },
+    /// Connects were given up by the gateway that asks, and may be recorded: the owner looks whether the gateway holds
+    /// what is recorded.
+    Review {
+        /// In which shard.
+        shard: ShardId,
+        /// Whose.
+        clients: Vec<ClientId>,
+    },
+}
+
+/// What a gateway says of a connection that is recorded as its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hold {
+    /// It holds it.
+    Held,
+    /// It does not, and never will.
+    Not,
+    /// It is over, and its owner was to be told.
+    Ended(Disconnect),
 }
 
 /// What the other node answers.
@@ -259,6 +285,8 @@ pub enum Answer {
     Released(bool),
     /// What became of a part of a comparison.
     Resynced(Resynced),
+    /// What the gateway says of a connection.
+    Held(Hold),
 }
 
 impl Verb {
@@ -277,7 +305,9 @@ impl Verb {
             | Self::Quarantined { .. }
             | Self::Release { .. }
             | Self::Touched { .. }
-            | Self::Resync(_) => {},
+            | Self::Resync(_)
+            | Self::Holds { .. }
+            | Self::Review { .. } => {},
         }
     }
 
@@ -297,7 +327,9 @@ impl Verb {
             | Self::Quarantined { .. }
             | Self::Release { .. }
             | Self::Touched { .. }
-            | Self::Resync(_) => false,
+            | Self::Resync(_)
+            | Self::Holds { .. }
+            | Self::Review { .. } => false,
         }
     }
 
@@ -318,6 +350,8 @@ impl Verb {
             Self::Release { .. } => "release",
             Self::Touched { .. } => "touched",
             Self::Resync(_) => "resync",
+            Self::Holds { .. } => "holds",
+            Self::Review { .. } => "review",
         }
     }
 }

@@ -85,6 +85,13 @@ pub async fn serve(fleet: &Fleet, from: NodeId, verb: Verb) -> Answer {
             Answer::Done
         },
         Verb::Resync(part) => resync::serve(fleet, from, *part).await,
+        Verb::Holds { client, epoch } => match fleet.common.realm() {
+            Some(realm) => Answer::Held(realm.held_here(&client, epoch)),
+            None => Answer::Refused(Refused::Stopping),
+        },
+        Verb::Review { shard, clients } => {
+            Answer::Recorded(fleet.review(shard, from, clients).await)
+        },
     }
 }
 
@@ -165,13 +172,14 @@ fn subject(fleet: &Fleet, verb: &Verb) -> Option<Arc<Shard>> {
         Verb::Shadow { device, .. } | Verb::Edit { device, .. } | Verb::Named { device, .. } => {
             of(&device.clone().into())
         },
-        Verb::Ended { shard, .. } => fleet.numbered(*shard),
+        Verb::Ended { shard, .. } | Verb::Review { shard, .. } => fleet.numbered(*shard),
         Verb::Resync(part) => fleet.numbered(part.shard),
         Verb::Glance { .. }
         | Verb::Devices { .. }
         | Verb::Counts { .. }
         | Verb::Quarantined { .. }
-        | Verb::Touched { .. } => None,
+        | Verb::Touched { .. }
+        | Verb::Holds { .. } => None,
     }
 }
 
@@ -231,10 +239,35 @@ impl Fleet {
         shard: ShardId,
         ends: Vec<(ClientId, Disconnect)>,
     ) -> Vec<ClientId> {
-        let mut sent = Vec::with_capacity(ends.len());
-        for (client, end) in ends {
-            let of = self.shard(&client);
+        let works = ends.into_iter().map(|(client, end)| {
             let work = Work::Input(Box::new(Input::Disconnect(end)));
+            (client, work)
+        });
+        self.send_all(shard, works).await
+    }
+
+    /// Has connects looked at that a gateway gave up; gives back whose are settled.
+    async fn review(
+        &self,
+        shard: ShardId,
+        gateway: NodeId,
+        clients: Vec<ClientId>,
+    ) -> Vec<ClientId> {
+        let works = clients
+            .into_iter()
+            .map(|client| (client, Work::Review(gateway)));
+        self.send_all(shard, works).await
+    }
+
+    /// Hands work to many clients of one shard; gives back whose was done.
+    async fn send_all(
+        &self,
+        shard: ShardId,
+        works: impl ExactSizeIterator<Item = (ClientId, Work)>,
+    ) -> Vec<ClientId> {
+        let mut sent = Vec::with_capacity(works.len());
+        for (client, work) in works {
+            let of = self.shard(&client);
             if of.id == shard
                 && let Ok(answer) = of.send(&client, CommandKind::Disconnect, work)
             {

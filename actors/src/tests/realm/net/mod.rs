@@ -40,6 +40,20 @@ pub(super) const SHARDS: u16 = 4;
 /// Which question's answer is lost, and what happens instead.
 type Loss = (&'static str, Box<dyn FnOnce() + Send>);
 
+/// What becomes of a question on its way.
+#[derive(Clone)]
+pub(super) enum Fate {
+    Passes,
+    /// It never arrives.
+    Unsent,
+    /// It is worked on, and the answer is lost.
+    Unanswered,
+    /// It is worked on, and the answer waits for this.
+    Waits(watch::Receiver<bool>),
+}
+
+type Fates = Box<dyn FnMut(&'static str) -> Fate + Send>;
+
 /// What all nodes share.
 pub(super) struct Net {
     pub(super) ledger: MemoryLedger,
@@ -52,6 +66,7 @@ pub(super) struct Net {
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     /// Runs in place of the answer to the next question of this kind.
     lose: Mutex<Option<Loss>>,
+    fates: Mutex<Option<Fates>>,
     pub(super) asked: Mutex<Vec<(NodeId, NodeId, &'static str)>>,
     pub(super) published: Mutex<Vec<(NodeId, String, Value)>>,
     pub(super) config: Config,
@@ -76,6 +91,7 @@ pub(super) const TIMING: Timing = Timing {
     touches_every: Duration::from_millis(20),
     compare_all_every: Duration::from_secs(1),
     retry_every: Duration::from_millis(20),
+    sure_after: Duration::from_millis(200),
 };
 
 impl Net {
@@ -93,6 +109,7 @@ impl Net {
             sites: Mutex::default(),
             cut: Mutex::default(),
             lose: Mutex::default(),
+            fates: Mutex::default(),
             asked: Mutex::default(),
             published: Mutex::default(),
             config,
@@ -226,6 +243,20 @@ impl Net {
         *self.lose.lock() = Some((label, Box::new(then)));
     }
 
+    /// From now on this says what becomes of each question, by its kind.
+    pub(super) fn fates(&self, fates: impl FnMut(&'static str) -> Fate + Send + 'static) {
+        *self.fates.lock() = Some(Box::new(fates));
+    }
+
+    pub(super) fn all_pass(&self) {
+        *self.fates.lock() = None;
+    }
+
+    fn fate(&self, label: &'static str) -> Fate {
+        let mut fates = self.fates.lock();
+        fates.as_mut().map_or(Fate::Passes, |fates| fates(label))
+    }
+
     /// Gives a shard to another node, or to nobody; everybody hears of it.
     pub(super) fn give(&self, shard: ShardId, node: Option<u64>) {
         let owner = self.give_quietly(shard, node);
@@ -338,6 +369,15 @@ impl Net {
     pub(super) fn asked(&self, label: &str) -> usize {
         let asked = self.asked.lock();
         asked.iter().filter(|asked| asked.2 == label).count()
+    }
+
+    /// Whether an owner waits for a gateway to say what it holds.
+    pub(super) fn is_calling(&self) -> bool {
+        let sites = self.sites.lock().clone();
+        sites.values().any(|site| {
+            let shards = &site.realm.local().shards;
+            shards.iter().any(|shard| shard.rolls.is_any_open())
+        })
     }
 
     /// Waits until every owner serves what it owns.

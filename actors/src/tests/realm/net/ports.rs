@@ -76,6 +76,10 @@ impl Peers for Wire {
             Ok(site) => site,
             Err(why) => return Box::pin(std::future::ready(Err(why))),
         };
+        let fate = net.fate(label);
+        if matches!(fate, Fate::Unsent) {
+            return Box::pin(std::future::ready(Err(PeerError::Unknown(node))));
+        }
         let verb = codec::encode(1, verb).expect("encodes");
         // As on a link, what was sent is worked on whether somebody waits for it or not.
         let work = tokio::spawn(async move {
@@ -90,7 +94,10 @@ impl Peers for Wire {
                 then();
                 return Err(PeerError::Unknown(node));
             }
-            if net.cut.lock().contains(&(node, me)) {
+            if let Fate::Waits(mut until) = fate.clone() {
+                until.wait_for(|is_over| *is_over).await.expect("is told");
+            }
+            if matches!(fate, Fate::Unanswered) || net.cut.lock().contains(&(node, me)) {
                 return Err(PeerError::Unknown(node));
             }
             let answer = codec::encode(1, &answer).expect("encodes");
