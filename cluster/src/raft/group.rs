@@ -24,7 +24,7 @@ use openraft::{
 };
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Mutex as AsyncMutex, oneshot, watch},
+    sync::{Mutex as AsyncMutex, Semaphore, oneshot, watch},
     time::{Instant, timeout},
 };
 use umbel_core::ids::{ShardId, Term};
@@ -126,6 +126,10 @@ pub(crate) struct Group {
     mux: Option<Arc<Mux>>,
     timers: Mutex<elect::Timers>,
     campaigning: AtomicBool,
+    stepping_down: AtomicBool,
+    /// What openraft is asked by others, at a time; see [`answer`].
+    appending: Semaphore,
+    voting: Semaphore,
     /// Takes no proposals: ownership is being handed over.
     fenced: AtomicBool,
     /// Neither votes nor campaigns; see [`probation`].
@@ -203,6 +207,9 @@ impl Group {
             mux,
             timers: Mutex::new(elect::Timers::new(promised.unwrap_or_default())),
             campaigning: AtomicBool::new(false),
+            stepping_down: AtomicBool::new(false),
+            appending: Semaphore::new(answer::APPENDS_MAX),
+            voting: Semaphore::new(answer::VOTES_MAX),
             fenced: AtomicBool::new(false),
             probation: AtomicBool::new(probation),
             writing: AsyncMutex::new(()),

@@ -140,6 +140,12 @@ impl Lease {
         inner.yielded = inner.yielded.max(Some(leader));
         inner.until = Moment::default();
     }
+
+    /// Whether that leadership is over, though openraft may go on with it.
+    pub(crate) fn is_yielded(&self, leader: LeaderId<u64>) -> bool {
+        let yielded = self.inner.lock().yielded;
+        yielded.is_some_and(|yielded| leader <= yielded)
+    }
 }
 
 impl Inner {

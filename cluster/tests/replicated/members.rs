@@ -226,7 +226,12 @@ async fn the_meta_group_is_a_group_like_any_other() {
         value.expect("readable")
     })
     .await;
-    assert_eq!(world.at(2).shards.leader(ShardId::META), Some(node(1)));
+    // What came with the leader's word may be applied a moment before the word is noted.
+    until("the learner knows whose word that was", || {
+        let leader = world.at(2).shards.leader(ShardId::META)?;
+        (leader == node(1)).then_some(())
+    })
+    .await;
     // A learner comes back as one.
     world.kill(2).await;
     world.boot(2).await;

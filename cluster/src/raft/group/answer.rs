@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use openraft::{LeaderId, ServerState, Vote, raft::AppendEntriesRequest};
+use tokio::sync::Semaphore;
 use umbel_core::ids::NodeId;
 
 use super::Group;
@@ -11,11 +12,31 @@ use crate::raft::{
     types::{Id, NODE_MAX, Types},
 };
 
+/// Appends in openraft's hands at a time. Its queue has no end, and its core takes nothing while a disk is full or does
+/// not answer; a leader sends what was not answered again, megabytes at a time. Who is refused hears that the group does
+/// not run just now, and waits a little longer.
+pub(super) const APPENDS_MAX: usize = 2;
+/// The same for what candidates and departing leaders ask.
+pub(super) const VOTES_MAX: usize = 8;
+
 impl Group {
     /// Answers another member.
     pub(crate) async fn answer(self: Arc<Self>, from: NodeId, ask: Ask, vouched: bool) -> Answer {
         // Who may have forgotten what it promised gets no vote, and who may have forgotten itself gives none.
         let may_vote = vouched && !self.is_on_probation();
+        let hands = match &ask {
+            Ask::Append(_) => Some(&self.appending),
+            Ask::Vote { .. } | Ask::Release { .. } => Some(&self.voting),
+            Ask::WouldVote { .. }
+            | Ask::TakeOver { .. }
+            | Ask::Speaks
+            | Ask::Ready
+            | Ask::Met { .. } => None,
+        };
+        let held = hands.map(Semaphore::try_acquire).transpose();
+        let Ok(_held) = held else {
+            return Answer::NoGroup;
+        };
         match ask {
             Ask::Append(append) => self.append(append).await,
             Ask::Vote { vote, last } => self.vote(vote, last, may_vote).await,
@@ -173,7 +194,7 @@ impl Group {
         if !known || self.machine.is_quarantined() || self.is_on_probation() {
             return false;
         }
-        self.elect(true).await
+        self.elect(Some(vote.leader_id)).await
     }
 }
 

@@ -52,6 +52,10 @@ pub(crate) struct Timers {
     not_before: Moment,
     /// Since when this node leads, if it does.
     leading: Option<(LeaderId<u64>, Moment)>,
+    /// Since when this node has led without the right to speak, which it gave away.
+    mute: Option<Moment>,
+    /// How many campaigns are on their way into openraft's queue; see [`Timers::stand`].
+    standing: u32,
 }
 
 /// What a look at a group asks for.
@@ -78,6 +82,8 @@ impl Timers {
             fallback: None,
             not_before: Moment::default(),
             leading: None,
+            mute: None,
+            standing: 0,
         }
     }
 
@@ -88,9 +94,9 @@ impl Timers {
     }
 
     /// A leader's append was taken, and its answer promises not to elect another for a while. False if this member
-    /// stood for election itself meanwhile.
+    /// stood for election itself meanwhile, or is about to.
     pub(super) fn heard(&mut self, leader: LeaderId<u64>, lease: Duration, elections: u64) -> bool {
-        if elections != self.elections {
+        if elections != self.elections || self.standing > 0 {
             return false;
         }
         let now = Moment::now();
@@ -112,13 +118,27 @@ impl Timers {
         self.fallback = None;
     }
 
-    /// Stands for election, unless that was promised not to happen.
-    fn stand(&mut self, despite: bool) -> bool {
-        if !despite && Moment::now() < self.promised {
+    /// Stands for election, unless that was promised not to happen; `despite` is the leader that gives back the promise
+    /// it was given. Until [`Timers::stood`] no append is answered: openraft may take one before it hears of the campaign,
+    /// and a promise given then would be broken at once.
+    pub(super) fn stand(&mut self, despite: Option<LeaderId<u64>>) -> bool {
+        // What was promised to a later leader is not for an earlier one to give back.
+        let given_back = despite.is_some_and(|leader| {
+            let heard = self.heard.map(|(heard, _)| heard);
+            heard.is_none_or(|heard| heard <= leader)
+        });
+        if !given_back && Moment::now() < self.promised {
             return false;
         }
         self.elections += 1;
+        self.standing += 1;
         true
+    }
+
+    /// The campaign is in openraft's queue: whatever it takes from here on, it takes after it.
+    pub(super) fn stood(&mut self) {
+        self.elections += 1;
+        self.standing -= 1;
     }
 }
 
@@ -129,9 +149,17 @@ impl Group {
         let members = server.membership_config.membership();
         let mut timers = self.timers.lock();
         if server.state == ServerState::Leader {
-            return self.look_as_leader(&mut timers, server.vote.leader_id, members, now);
+            // openraft may not get to hear of it while the disk does not answer: once is enough.
+            if self.stepping_down.load(Ordering::Acquire) {
+                return Act::Wait;
+            }
+            let act = self.look_as_leader(&mut timers, server.vote.leader_id, members, now);
+            if act == Act::StepDown {
+                self.stepping_down.store(true, Ordering::Release);
+            }
+            return act;
         }
-        timers.leading = None;
+        (timers.leading, timers.mute) = (None, None);
         let voters: BTreeSet<u64> = members.voter_ids().collect();
         if !voters.contains(&self.node)
             || server.state == ServerState::Shutdown
@@ -173,10 +201,19 @@ impl Group {
         let since = match timers.leading {
             Some((known, since)) if known == leader => since,
             Some(_) | None => {
-                timers.leading = Some((leader, now));
+                (timers.leading, timers.mute) = (Some((leader, now)), None);
                 now
             },
         };
+        // A transfer gave this leadership away and did not come to its end: its followers would keep to it for ever.
+        if self.lease.is_yielded(leader) && !self.fenced.load(Ordering::Acquire) {
+            let mute = *timers.mute.get_or_insert(now);
+            if now.since(mute) > self.config.election_min {
+                return Act::StepDown;
+            }
+        } else {
+            timers.mute = None;
+        }
         // Two whole leases without a word: whoever could still hear this node would wait for it for ever.
         let quorum = self.lease.last_quorum(leader, members, now);
         let heard = quorum.map_or(since, |quorum| quorum.max(since));
@@ -225,18 +262,30 @@ impl Group {
         drop(self.raft.trigger().heartbeat().await);
     }
 
-    /// Gives up a leadership that no majority answers to.
+    /// Gives up a leadership that no majority answers to, or that was given away already.
     pub(crate) async fn step_down(&self) {
+        self.try_step_down().await;
+        self.stepping_down.store(false, Ordering::Release);
+    }
+
+    async fn try_step_down(&self) {
         let leader = {
             let server = self.server.borrow();
             let leads = server.state == ServerState::Leader && server.vote.committed;
             leads.then_some(server.vote.leader_id)
         };
         if let Some(leader) = leader {
-            tracing::warn!(
-                shard = self.id.0,
-                "no majority of the shard's voters answers: this node stops owning it"
-            );
+            if self.lease.is_yielded(leader) {
+                tracing::info!(
+                    shard = self.id.0,
+                    "a hand-over was not finished: this node stops owning the shard"
+                );
+            } else {
+                tracing::warn!(
+                    shard = self.id.0,
+                    "no majority of the shard's voters answers: this node stops owning it"
+                );
+            }
             counter!(names::STEP_DOWNS).increment(1);
             self.forget(leader).await;
         }
@@ -245,7 +294,7 @@ impl Group {
     /// Asks for votes, if a majority would give theirs.
     pub(crate) async fn campaign(self: Arc<Self>) {
         let would = self.would_win().await;
-        let won = would && self.elect(false).await;
+        let won = would && self.elect(None).await;
         let outcome = match (would, won) {
             (_, true) => "won",
             (true, false) => "lost",
@@ -264,13 +313,15 @@ impl Group {
         self.campaigning.store(false, Ordering::Release);
     }
 
-    /// Asks for votes in a new term, and says whether this node got them. `despite` is for a member whose leader asked
-    /// it to: the promise it gave is given back.
-    pub(super) async fn elect(&self, despite: bool) -> bool {
+    /// Asks for votes in a new term, and says whether this node got them. `despite` is the leader that asked it to: the
+    /// promise it was given is given back.
+    pub(super) async fn elect(&self, despite: Option<LeaderId<u64>>) -> bool {
         if !self.timers.lock().stand(despite) {
             return false;
         }
-        if self.raft.trigger().elect().await.is_err() {
+        let told = self.raft.trigger().elect().await;
+        self.timers.lock().stood();
+        if told.is_err() {
             self.notice_end();
             return false;
         }
@@ -341,4 +392,49 @@ pub(super) fn is_quorum(members: &Membership<u64, EmptyNode>, of: &BTreeSet<u64>
         && sets
             .iter()
             .all(|voters| voters.intersection(of).count() > voters.len() / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_mins(1);
+    const FIRST: LeaderId<u64> = LeaderId {
+        term: 3,
+        node_id: 1,
+    };
+    const NEXT: LeaderId<u64> = LeaderId {
+        term: 4,
+        node_id: 2,
+    };
+
+    /// G2: openraft takes this member's campaign from a queue, and may take an append before it that came later.
+    #[test]
+    fn g2_who_stands_promises_nothing_until_openraft_has_heard_of_it() {
+        let mut timers = Timers::new(Moment::default());
+        let before = timers.elections();
+        assert!(timers.stand(None));
+        let meanwhile = timers.elections();
+        assert!(!timers.heard(FIRST, LEASE, before), "taken before it stood");
+        assert!(
+            !timers.heard(FIRST, LEASE, meanwhile),
+            "maybe taken before the campaign was"
+        );
+        timers.stood();
+        assert!(
+            !timers.heard(FIRST, LEASE, meanwhile),
+            "the same, told later"
+        );
+        assert!(timers.heard(NEXT, LEASE, timers.elections()));
+        assert!(!timers.stand(None), "a promise is kept");
+    }
+
+    /// G2: a word of an earlier leader that came late does not break the promise that a later one was given.
+    #[test]
+    fn g2_a_promise_is_given_back_by_whom_it_was_given_to_or_by_a_later_leader() {
+        let mut timers = Timers::new(Moment::default());
+        assert!(timers.heard(NEXT, LEASE, timers.elections()));
+        assert!(!timers.stand(Some(FIRST)));
+        assert!(timers.stand(Some(NEXT)));
+    }
 }

@@ -15,6 +15,7 @@ use crate::{codec::Batch, raft::types::Entry};
 
 mod failing;
 mod lives;
+mod stuck;
 
 const SHARD: ShardId = ShardId(5);
 const GROUP: GroupId = GroupId(5);

@@ -31,14 +31,7 @@ use crate::{
 };
 
 /// Lets proposals in again when a transfer ends.
-struct Fence<'a>(&'a Group);
-
-impl<'a> Fence<'a> {
-    fn new(group: &'a Group) -> Self {
-        group.fenced.store(true, Ordering::Release);
-        Self(group)
-    }
-}
+pub(super) struct Fence<'a>(&'a Group);
 
 impl Drop for Fence<'_> {
     fn drop(&mut self) {
@@ -47,6 +40,12 @@ impl Drop for Fence<'_> {
 }
 
 impl Group {
+    /// Takes no proposals until the fence is dropped.
+    pub(super) fn fence(&self) -> Fence<'_> {
+        self.fenced.store(true, Ordering::Release);
+        Fence(self)
+    }
+
     /// Makes another voter the owner. Until it is, proposals are refused; an error says that nothing has changed, or
     /// that nobody knows yet who comes next.
     pub(crate) async fn transfer(self: &Arc<Self>, to: NodeId) -> Result<(), ChangeError> {
@@ -99,7 +98,7 @@ impl Group {
         // Without the fence first: the owner goes on while the target is still far behind.
         self.wait_caught_up(&[to], self.config.changes.lag_entries, deadline)
             .await?;
-        let fence = Fence::new(self);
+        let fence = self.fence();
         // A batch that was let in before the fence comes to its end first: the target has to have it too.
         let written = tokio::time::timeout_at(deadline, self.writing.lock()).await;
         let _written = written.map_err(|_late| ChangeError::Busy)?;
