@@ -6,9 +6,9 @@ use rand::Rng;
 use tokio::{sync::Mutex, time::Instant};
 use umbel_core::{
     cluster::{Command, Outcome, Request, RequestId, decide},
-    ids::{NodeId, ShardId},
+    ids::{NodeId, ShardId, Term},
 };
-use umbel_storage::{PeerError, Refusal, nodes::Reach};
+use umbel_storage::{PeerError, Refusal, Write, nodes::Reach};
 
 use super::{
     rows,
@@ -25,7 +25,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where commands are decided, one after the other.
 #[derive(Default)]
-pub(super) struct Desk(Mutex<()>);
+pub(super) struct Desk(Mutex<Doubt>);
+
+/// Whether the last decision may still be on its way: nobody waited for its outcome, or nobody knows it. The term goes on
+/// over that if no majority answered for a moment only.
+#[derive(Default)]
+struct Doubt(bool);
 
 /// What one attempt came to.
 enum Attempt {
@@ -126,10 +131,16 @@ impl Inner {
     /// All that was committed before this node's term is applied here while it has a term, and whatever is decided is
     /// decided in this turn: the map that is read is the map that is changed. The term fences what a successor did.
     pub(super) async fn decide(&self, request: Request) -> Answer {
-        let _turn = self.desk.0.lock().await;
+        let mut doubt = self.desk.0.lock().await;
         let Some(term) = self.groups.term(ShardId::META) else {
             return Answer::NotLeader(self.groups.leader(ShardId::META));
         };
+        if doubt.0 {
+            // Behind it comes what was on its way: only then is the map the one that is changed.
+            if let Err(refusal) = self.propose(&mut doubt, term, vec![rows::barrier()]).await {
+                return self.refused(refusal);
+            }
+        }
         let map = match rows::read(self.groups.as_ref()) {
             Ok(map) => map,
             Err(error) => return Answer::Failed(error.to_string()),
@@ -146,19 +157,40 @@ impl Inner {
             Ok(writes) => writes,
             Err(error) => return Answer::Failed(error.to_string()),
         };
-        match self.groups.propose(ShardId::META, term, writes).await {
+        match self.propose(&mut doubt, term, writes).await {
             Ok(()) => {
                 self.refresh();
                 Answer::Decided(Ok(decision.outcome))
             },
-            Err(Refusal::NotOwner) => Answer::NotLeader(self.groups.leader(ShardId::META)),
-            Err(Refusal::Unknown) => Answer::Unknown,
-            Err(refusal) => Answer::Failed(refusal.to_string()),
+            Err(refusal) => self.refused(refusal),
+        }
+    }
+
+    /// Writes in this turn. Doubted until the outcome is known, so also if this future is dropped before.
+    async fn propose(
+        &self,
+        doubt: &mut Doubt,
+        term: Term,
+        writes: Vec<Write>,
+    ) -> Result<(), Refusal> {
+        doubt.0 = true;
+        let outcome = self.groups.propose(ShardId::META, term, writes).await;
+        doubt.0 = outcome == Err(Refusal::Unknown);
+        outcome
+    }
+
+    fn refused(&self, refusal: Refusal) -> Answer {
+        match refusal {
+            Refusal::NotOwner => Answer::NotLeader(self.groups.leader(ShardId::META)),
+            Refusal::Unknown => Answer::Unknown,
+            Refusal::Busy | Refusal::StorageFull | Refusal::TooLarge | Refusal::Quarantined => {
+                Answer::Failed(refusal.to_string())
+            },
         }
     }
 
     /// An answer that rests on what was read holds only if this node still leads after it was made.
-    fn still(&self, term: umbel_core::ids::Term, answer: Answer) -> Answer {
+    fn still(&self, term: Term, answer: Answer) -> Answer {
         if self.groups.term(ShardId::META) == Some(term) {
             answer
         } else {

@@ -20,6 +20,8 @@ const PAGE: usize = 256;
 
 /// The first byte of a key. Never reused.
 mod kind {
+    /// Names no row: see [`super::barrier`].
+    pub(super) const NOTHING: u8 = 0;
     pub(super) const IDENTITY: u8 = 1;
     pub(super) const COUNTERS: u8 = 2;
     pub(super) const SETTINGS: u8 = 3;
@@ -66,6 +68,11 @@ pub(super) fn write(row: &Row) -> Result<Write, RowError> {
         Row::GossipKey(id, value) => put(kind::GOSSIP_KEY, &id.to_be_bytes(), value.as_ref()),
         Row::Request(place, value) => put(kind::REQUEST, &place.to_be_bytes(), value.as_ref()),
     }
+}
+
+/// A write that changes nothing: when it is committed, so is everything that was proposed before.
+pub(super) fn barrier() -> Write {
+    Write::delete(Table::Cluster, vec![kind::NOTHING])
 }
 
 fn put<T: Serialize>(kind: u8, name: &[u8], value: Option<&T>) -> Result<Write, RowError> {

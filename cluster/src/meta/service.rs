@@ -105,9 +105,15 @@ impl Meta {
         nodes: Arc<dyn Nodes>,
         config: MetaConfig,
     ) -> Result<Arc<Self>, RowError> {
+        let has_replica = groups.hosted().contains(&ShardId::META);
         let view = match View::read(groups.as_ref()) {
             Ok(view) => view,
-            // No replica yet, or one that is being rebuilt: it comes by itself.
+            // It comes by itself, and a node that joined has none before the leader has heard of it.
+            Err(RowError::Read(_)) if !has_replica => {
+                tracing::info!("this node has no copy of the cluster map yet");
+                View::empty()
+            },
+            // One that is being rebuilt.
             Err(RowError::Read(error)) => {
                 tracing::info!(%error, "the cluster map cannot be read yet");
                 View::empty()

@@ -14,6 +14,7 @@ use umbel_core::{
     cluster::{Command, NodeState},
     ids::{NodeId, ShardId},
 };
+use umbel_storage::log::{GroupId, GroupLog as _};
 use world::{HOUR, SHARDS, World, ask, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,4 +161,42 @@ async fn a_token_is_good_for_one_node_and_a_lost_answer_burns_nothing() {
     assert_eq!(used, wrong);
     assert!(used.contains("not valid"), "{used}");
     assert_eq!(meta.map().counters.next_node, 3);
+}
+
+/// F28: a decision whose asker went away, or whose outcome was lost, is still on its way. The next one must know of it: or
+/// two nodes get one id.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_that_nobody_waits_for_is_known_to_the_next_one() {
+    let world = World::founded().await;
+    let first = world.at(NodeId(1));
+    let desk = first.meta.join_desk();
+    let tokens = [
+        first.meta.create_token(HOUR).await.unwrap(),
+        first.meta.create_token(HOUR).await.unwrap(),
+    ];
+    let log = world.log(NodeId(1));
+    let end = || log.range(GroupId(u64::from(ShardId::META.0))).end;
+    let before = end();
+    log.hold();
+    let (data, token) = (world.data(2), tokens[0].clone());
+    let asks = Arc::clone(&desk);
+    let lost = tokio::spawn(async move { ask(asks, data, &token, 2).await });
+    until("the first is on its way", || end() > before).await;
+    lost.abort();
+    drop(lost.await);
+    let (data, token) = (world.data(3), tokens[1].clone());
+    let asks = Arc::clone(&desk);
+    let second = tokio::spawn(async move { ask(asks, data, &token, 3).await });
+    until("the second waits behind it", || {
+        let meta = first.shards.status().into_iter();
+        let mut meta = meta.filter(|status| status.shard == ShardId::META);
+        meta.any(|status| status.queued > 0)
+    })
+    .await;
+    log.release();
+    let second = second.await.unwrap().unwrap();
+    let first_again = ask(desk, world.data(2), &tokens[0], 2).await.unwrap();
+    assert_eq!((first_again.node, second.node), (NodeId(2), NodeId(3)));
+    let counters = first.meta.map().counters;
+    assert_eq!(counters.next_node, 4);
 }

@@ -106,6 +106,11 @@ impl World {
         self.nodes.get(&id).expect("the node runs")
     }
 
+    /// The log of a node's disk.
+    pub(crate) fn log(&self, id: NodeId) -> Arc<MemoryLog> {
+        Arc::clone(&self.disks.get(&id).expect("the node has a disk").log)
+    }
+
     /// A further node, through whichever runs.
     pub(crate) async fn join(&mut self, place: u16) -> NodeId {
         let seed = self.nodes.values().next().expect("somebody runs");
