@@ -206,7 +206,13 @@ impl Broker {
     fn recovered(&self, client: &ClientId, shard: ShardId, term: Term) -> Arc<Mailbox> {
         let mut place = self.homes.lock(client);
         if let Some(known) = place.get(client) {
-            return Arc::clone(known);
+            if known.term() == term {
+                return Arc::clone(known);
+            }
+            // of a term that is over: it came in when the homes of that term had been given up
+            let old = Arc::clone(known);
+            let subscriptions = old.end(None);
+            self.leave_all(&subscriptions, &old);
         }
         let floor = self.homes.floor(shard);
         let home = Arc::new(Mailbox::home(

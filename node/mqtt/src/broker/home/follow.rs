@@ -124,25 +124,40 @@ impl Broker {
     /// Reads what the homes before left, and begins to serve.
     async fn take_up(self: Arc<Self>, shard: ShardId, term: Term) {
         let recovering = Readiness::Recovering(term);
-        match self.recover_in(shard, term).await {
-            Some(found) if self.homes.turn(shard, recovering, Readiness::Ready(term)) => {
-                self.shard_ready(shard, term);
-                tracing::debug!(
-                    %shard,
-                    sessions = found.sessions,
-                    queued = found.queued,
-                    unreadable = found.unreadable,
-                    "sessions taken up"
-                );
-                self.end_orphans_of(shard).await;
-            },
-            _ => {
-                // the next look tries again, if the shard is still ours
-                self.retire(shard, recovering);
-                tokio::time::sleep(TICK).await;
-                self.homes.turn(shard, recovering, Readiness::Absent);
-            },
+        let is_taken_up = {
+            // a reading for a term that is over may still go on: what it leaves has to be cleared away before
+            let _turn = self.homes.take_turn(shard).await;
+            self.homes.readiness(shard) == recovering && self.take_up_now(shard, term).await
+        };
+        if is_taken_up {
+            self.end_orphans_of(shard).await;
+            return;
         }
+        // the next look tries again, if the shard is still ours
+        tokio::time::sleep(TICK).await;
+        self.homes.turn(shard, recovering, Readiness::Absent);
+    }
+
+    async fn take_up_now(self: &Arc<Self>, shard: ShardId, term: Term) -> bool {
+        let recovering = Readiness::Recovering(term);
+        let found = self.recover_in(shard, term).await;
+        let found = found.filter(|_| {
+            let ready = Readiness::Ready(term);
+            self.homes.turn(shard, recovering, ready)
+        });
+        let Some(found) = found else {
+            self.retire(shard, recovering);
+            return false;
+        };
+        self.shard_ready(shard, term);
+        tracing::debug!(
+            %shard,
+            sessions = found.sessions,
+            queued = found.queued,
+            unreadable = found.unreadable,
+            "sessions taken up"
+        );
+        true
     }
 
     async fn recover_in(self: &Arc<Self>, shard: ShardId, term: Term) -> Option<Recovered> {

@@ -40,6 +40,8 @@ pub(crate) struct Homes {
     /// Shards come and go. If not, the node is alone and all are here.
     following: AtomicBool,
     shards: Box<[Mutex<Shard>]>,
+    /// Held while the rows of a shard are read: of two terms, one after the other, one reads at a time.
+    taking_up: Box<[tokio::sync::Mutex<()>]>,
 }
 
 impl Homes {
@@ -49,6 +51,7 @@ impl Homes {
             table: Sessions::default(),
             following: AtomicBool::new(false),
             shards: (0..shards).map(|_| Mutex::default()).collect(),
+            taking_up: (0..shards).map(|_| tokio::sync::Mutex::default()).collect(),
         }
     }
 
@@ -103,6 +106,15 @@ impl Homes {
             shard.readiness = to;
         }
         is_so
+    }
+
+    /// Waits until nobody reads the rows of a shard; nobody else does while the guard is held.
+    pub(super) async fn take_turn(
+        &self,
+        shard: ShardId,
+    ) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let turn = self.taking_up.get(usize::from(shard.0))?;
+        Some(turn.lock().await)
     }
 
     /// Where the numbers of a session begin that begins now.

@@ -201,6 +201,14 @@ impl Table {
     /// The sessions of this shard are homed on this node, in this term: its router knows what they want.
     pub(super) fn gained(&mut self, shard: ShardId, term: Term) {
         let dest = Dest::Shard(shard);
+        // who has it by now has spoken already: this node took too long over its rows
+        if self
+            .sources
+            .get(&dest)
+            .is_some_and(|known| known.term > term)
+        {
+            return;
+        }
         let source = Source {
             is_complete: true,
             is_open: false,

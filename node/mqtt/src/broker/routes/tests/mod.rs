@@ -368,3 +368,23 @@ fn what_a_million_filters_cost() {
     let bytes = (resident() - before) / 1_000_000;
     println!("{bytes} bytes for each of {} filters", table.len());
 }
+
+#[test]
+fn who_takes_long_over_its_rows_does_not_speak_for_a_shard_that_has_gone_on() {
+    let shard = ShardId(0);
+    let mut local = Local::default();
+    local.claim(Dest::Node(A), Term::default());
+    local.claim(Dest::Shard(shard), Term(2));
+    let mut mouth = Mouth::new(Boot(1));
+    let mut table = Table::new(B, 1, 1_000);
+    table.peers(&[peer(A, 1, Reach::Connected)]);
+    mouth.tell(&local, A, &mut table);
+    // this node was the owner before, and comes to the end of its reading
+    table.gained(shard, Term(1));
+    local.add(Dest::Shard(shard), &filter("a"));
+    mouth.tell(&local, A, &mut table);
+    assert_eq!(find(&table, "a"), [Dest::Shard(shard)].into());
+    table.lost(shard, []);
+    assert_eq!(find(&table, "a"), [Dest::Shard(shard)].into());
+    assert_eq!(find(&table, "b"), [].into());
+}
