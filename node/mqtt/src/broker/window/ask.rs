@@ -74,7 +74,9 @@ impl Broker {
                 None => None,
             };
             match reply {
-                Some(Reply::Settled(settled)) => return settled.into(),
+                Some(Reply::Settled(settled)) if !self.is_worth_asking_again(settled) => {
+                    return settled.into();
+                },
                 _ if began.elapsed() > PATIENCE => return Outcome::Unavailable,
                 _ => tokio::time::sleep(PAUSE).await,
             }
@@ -172,6 +174,11 @@ impl Broker {
                     Some(Reply::NotHere | Reply::NotAttached) => {
                         broker.attach_again(&window, epoch);
                     },
+                    Some(
+                        Reply::Settled(settled)
+                        | Reply::Subscribed(_, settled)
+                        | Reply::Unsubscribed(_, settled),
+                    ) if broker.is_worth_asking_again(settled) => {},
                     Some(reply) => return Some(reply),
                     None => {},
                 }
@@ -181,6 +188,11 @@ impl Broker {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+
+    /// A home that could not write may have lost its shard: the next one can.
+    fn is_worth_asking_again(&self, settled: Settled) -> bool {
+        settled == Settled::Unavailable && self.homes.is_following()
     }
 
     /// `Some(None)`: no home answers now. `None`: the connection is gone.
