@@ -66,6 +66,11 @@ impl Batch {
         }
     }
 
+    /// Whether no row was added.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.proposed.is_empty()
+    }
+
     /// Adds the row of one session.
     pub(crate) fn add(
         &mut self,

@@ -1,6 +1,7 @@
 //! Which sessions get a message.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroU32,
     sync::{
         Arc,
@@ -10,7 +11,7 @@ use std::{
 
 use parking_lot::RwLock;
 use umbel_core::{
-    ids::{ClientId, ShardId},
+    ids::{ClientId, ShardId, Term},
     message::Qos,
     topic::{Filter, Group, Match, Trie},
 };
@@ -53,7 +54,15 @@ pub(crate) struct Scope<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shards<'a> {
     All,
+    /// Of these, homes of the term beside them: others are still being read, or are over.
+    Of(&'a BTreeMap<ShardId, Term>, Choice<'a>),
+}
+
+/// Some of the shards beside it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Choice<'a> {
     Only(&'a [ShardId]),
+    AllBut(&'a [ShardId]),
 }
 
 impl Scope<'_> {
@@ -69,18 +78,24 @@ impl Scope<'_> {
         match (target.is_own, target.mailbox.is_home()) {
             (true, true) => self.own_durable,
             (true, false) => self.own_clean,
-            (false, true) => self.durable.hold(target.mailbox.shard()),
+            (false, true) => self.durable.hold(&target.mailbox),
             (false, false) => self.clean,
         }
     }
 }
 
 impl Shards<'_> {
-    pub(crate) fn hold(&self, shard: ShardId) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(shards) => shards.contains(&shard),
-        }
+    fn hold(&self, home: &Mailbox) -> bool {
+        let shard = home.shard();
+        let (homes, choice) = match self {
+            Self::All => return true,
+            Self::Of(homes, choice) => (homes, choice),
+        };
+        let is_chosen = match choice {
+            Choice::Only(shards) => shards.contains(&shard),
+            Choice::AllBut(shards) => !shards.contains(&shard),
+        };
+        is_chosen && homes.get(&shard) == Some(&home.term())
     }
 }
 

@@ -157,8 +157,9 @@ impl Session {
             return Err(cannot_store(outcome));
         }
         Ok(match outcome {
-            Outcome::Done => ReasonCode::Success,
-            Outcome::NoMatch => ReasonCode::NoMatchingSubscribers,
+            Outcome::NoMatch if self.broker.sees_everybody() => ReasonCode::NoMatchingSubscribers,
+            // cut off from somebody who may have subscribed, this node cannot say that nobody did
+            Outcome::Done | Outcome::NoMatch => ReasonCode::Success,
             Outcome::QuotaExceeded | Outcome::TooLarge => ReasonCode::QuotaExceeded,
             Outcome::Unavailable => ReasonCode::ImplementationSpecificError,
         })

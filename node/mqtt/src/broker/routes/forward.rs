@@ -2,17 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use umbel_actors::ports::BoxFuture;
 use umbel_core::{
     ids::{ClientId, NodeId, ShardId},
     message::{Message, Qos},
-    topic::device_scope,
+    topic::{Filter, device_scope},
 };
-use umbel_storage::PeerError;
 
 use super::{
-    Routes,
-    lanes::{Letter, Piece},
+    Homes, Routes,
+    lanes::{Letter, Pieces},
+    settle::{Flight, Kept},
     table::Found,
 };
 use crate::broker::{
@@ -20,10 +19,10 @@ use crate::broker::{
     durable::{Batch, Patience},
     metrics::{self, Drop, Forwarded},
     peers::{
-        Ask, Reply, Tell,
-        routes::{self as words, Delivered, Dest, Own},
+        Ask, Tell,
+        routes::{self as words, Dest, Own},
     },
-    router::{Scope, Shards},
+    router::{Choice, Receiver, Scope, Shards},
     ticket::{Outcome, Pending, start},
 };
 
@@ -43,20 +42,32 @@ pub(super) struct Part {
 struct Plan {
     parts: BTreeMap<NodeId, Part>,
     /// What has to wait for an owner.
-    held_up: Vec<(ShardId, Piece)>,
+    held_up: BTreeMap<ShardId, Pieces>,
+    /// Shards of which the durable sessions are reached in another way than by the router of this node.
+    elsewhere: Vec<ShardId>,
     own_clean: bool,
     own_durable: bool,
 }
 
-/// A part that was handed over.
-struct Flight {
-    part: Part,
-    answer: BoxFuture<'static, Result<Reply, PeerError>>,
+/// Who gets a message on this node.
+#[derive(Default)]
+struct Here {
+    receivers: Vec<Receiver>,
+    /// Members of shared groups whose homes may lose their shard before the message is kept.
+    members: Vec<(Filter, Receiver)>,
+    /// Groups that have a connected member here.
+    served: Vec<Filter>,
+    /// Groups for whom one has to be found.
+    shared: Vec<Filter>,
 }
 
 impl Plan {
     fn part(&mut self, node: NodeId) -> &mut Part {
         self.parts.entry(node).or_default()
+    }
+
+    fn hold_up(&mut self, shard: ShardId, pieces: Pieces) {
+        *self.held_up.entry(shard).or_default() |= pieces;
     }
 }
 
@@ -75,38 +86,35 @@ impl Broker {
             table.find(&message.topic, &mut found);
             table.losses()
         };
-        let mut plan = self.plan(routes, &message, &found);
+        // after the table was read: what has come here since then is in the one or the other, and may be in both
+        let homes = routes.homes();
+        let mut plan = self.plan(routes, &homes, &message, &found);
+        let elsewhere = std::mem::take(&mut plan.elsewhere);
         let scope = Scope {
             clean: true,
-            durable: Shards::All,
+            durable: Shards::Of(&homes, Choice::AllBut(&elsewhere)),
             own_clean: plan.own_clean,
             own_durable: plan.own_durable,
         };
-        // groups that have a connected member here, and groups for whom one has to be found
-        let (mut served_here, mut shared) = (Vec::new(), Vec::new());
-        let receivers = self.router.receivers(
-            &message.topic,
-            message.publisher.as_ref(),
-            &scope,
-            |group| {
-                let picked = self.router.pick_connected(group);
-                let filter = group.iter().find_map(|(_, target)| target.shared());
-                let served = if picked.is_some() {
-                    &mut served_here
-                } else {
-                    &mut shared
-                };
-                served.extend(filter.cloned());
-                picked
-            },
-        );
+        let Here {
+            receivers,
+            members,
+            served,
+            mut shared,
+        } = self.receivers_here(&message, &scope);
+        let seen = Seen {
+            losses,
+            dests: &found.dests,
+            served: &served,
+        };
         for candidate in found.shared {
-            if !served_here.contains(&candidate.filter) && !shared.contains(&candidate.filter) {
-                shared.push(candidate.filter);
-            }
+            seen.add_shared(candidate.filter, &mut shared);
         }
-        self.follow_lost(routes, &message.topic, (&found.dests, losses), &mut plan);
-        let is_for_nobody = plan.parts.is_empty() && plan.held_up.is_empty() && shared.is_empty();
+        self.follow_lost(routes, &message.topic, &seen, (&mut plan, &mut shared));
+        let is_for_nobody = plan.parts.is_empty()
+            && plan.held_up.is_empty()
+            && shared.is_empty()
+            && members.is_empty();
         if is_for_nobody && receivers.is_empty() {
             return match retained {
                 Pending::Ready(Outcome::Done) => Pending::Ready(Outcome::NoMatch),
@@ -118,33 +126,66 @@ impl Broker {
             message: Arc::new(message),
             patience,
         };
-        let is_matched = !receivers.is_empty();
+        let is_matched = !(receivers.is_empty() && members.is_empty());
+        let own = own_home(&letter.message, &receivers);
         let mut batch = Batch::new(patience);
         for receiver in receivers {
             self.give(&letter.message, receiver, &mut batch);
         }
         // a home that went before this message had its place in it took nothing
         let topic = &letter.message.topic;
-        self.follow_lost(routes, topic, (&found.dests, losses), &mut plan);
-        let local = batch.commit_each(self);
-        let shared = self.share(routes, &letter, shared);
-        self.send(routes, letter, plan, local, is_matched)
+        self.follow_lost(routes, topic, &seen, (&mut plan, &mut shared));
+        let rows = batch.commit_each(self);
+        let taken = members
+            .into_iter()
+            .map(|(filter, member)| self.share_here(routes, &letter, filter, member));
+        let taken = taken.fold(Pending::Ready(Outcome::NoMatch), Pending::and);
+        let shared = self.share(routes, &letter, shared).and(taken);
+        self.send(routes, letter, plan, Kept { rows, own }, is_matched)
             .and(shared)
             .and(retained)
     }
 
+    /// Who gets a message on this node.
+    fn receivers_here(&self, message: &Message, scope: &Scope<'_>) -> Here {
+        let mut here = Here::default();
+        let (members, served, shared) = (&mut here.members, &mut here.served, &mut here.shared);
+        here.receivers =
+            self.router
+                .receivers(&message.topic, message.publisher.as_ref(), scope, |group| {
+                    let picked = self.router.pick_connected(group);
+                    let filter = group.iter().find_map(|(_, target)| target.shared())?;
+                    let Some(member) = picked else {
+                        shared.push(filter.clone());
+                        return None;
+                    };
+                    served.push(filter.clone());
+                    if member.mailbox.is_home() {
+                        members.push((filter.clone(), member));
+                        return None;
+                    }
+                    Some(member)
+                });
+        here
+    }
+
     /// Finds the nodes for everybody who wants a message.
-    fn plan(&self, routes: &Routes, message: &Message, found: &Found) -> Plan {
+    fn plan(&self, routes: &Routes, homes: &Homes, message: &Message, found: &Found) -> Plan {
         let mut plan = Plan::default();
         for dest in &found.dests {
-            match dest {
-                Dest::Node(node) => plan.part(*node).clean = true,
-                Dest::Shard(shard) => match self.place(routes, *shard, message.qos) {
-                    Place::Here => {}, // the local router has them
-                    Place::At(node) => plan.part(node).shards.push(*shard),
-                    Place::Nowhere => plan.held_up.push((*shard, Piece::Sessions)),
+            let shard = match dest {
+                Dest::Node(node) => {
+                    plan.part(*node).clean = true;
+                    continue;
                 },
+                Dest::Shard(shard) => *shard,
+            };
+            match self.place(routes, homes, shard, message.qos) {
+                Place::Here => continue, // the local router has them
+                Place::At(node) => plan.part(node).shards.push(shard),
+                Place::Nowhere => plan.hold_up(shard, Pieces::SESSIONS),
             }
+            plan.elsewhere.push(shard);
         }
         if let Some(device) = device_scope(&message.topic) {
             let client = ClientId::from(device);
@@ -154,7 +195,7 @@ impl Broker {
                 return plan;
             }
             let shard = self.shard_of(&client);
-            match self.place(routes, shard, message.qos) {
+            match self.place(routes, homes, shard, message.qos) {
                 Place::Here => {
                     plan.own_durable = true;
                     match self.gateway_of(&client) {
@@ -164,7 +205,7 @@ impl Broker {
                     }
                 },
                 Place::At(node) => plan.part(node).own = Own::Everywhere,
-                Place::Nowhere => plan.held_up.push((shard, Piece::Own)),
+                Place::Nowhere => plan.hold_up(shard, Pieces::OWN),
             }
         }
         plan
@@ -176,38 +217,42 @@ impl Broker {
         &self,
         routes: &Routes,
         topic: &str,
-        (seen, losses): (&[Dest], u64),
-        plan: &mut Plan,
+        seen: &Seen<'_>,
+        (plan, shared): (&mut Plan, &mut Vec<Filter>),
     ) {
         let mut found = Found::default();
         {
             let table = routes.table.read();
-            if table.losses() == losses {
+            if table.losses() == seen.losses {
                 return;
             }
             table.find(topic, &mut found);
         }
-        let missed = found.dests.into_iter().filter_map(|dest| match dest {
-            Dest::Shard(shard) if !seen.contains(&dest) => Some((shard, Piece::Sessions)),
-            Dest::Shard(_) | Dest::Node(_) => None,
-        });
+        for dest in &found.dests {
+            match dest {
+                Dest::Shard(gone) if !seen.dests.contains(dest) => {
+                    plan.hold_up(*gone, Pieces::SESSIONS);
+                },
+                Dest::Shard(_) | Dest::Node(_) => {},
+            }
+        }
+        for candidate in found.shared {
+            seen.add_shared(candidate.filter, shared);
+        }
         let own = device_scope(topic).filter(|_| plan.own_durable);
         let own = own.map(|device| self.shard_of(&ClientId::from(device)));
-        let own = own.filter(|shard| !routes.is_home(*shard));
-        for one in missed.chain(own.map(|shard| (shard, Piece::Own))) {
-            if !plan.held_up.contains(&one) {
-                plan.held_up.push(one);
-            }
+        if let Some(gone) = own.filter(|shard| !routes.is_home(*shard)) {
+            plan.hold_up(gone, Pieces::OWN);
         }
     }
 
-    fn place(&self, routes: &Routes, shard: ShardId, qos: Qos) -> Place {
+    fn place(&self, routes: &Routes, homes: &Homes, shard: ShardId, qos: Qos) -> Place {
         if qos > Qos::AtMostOnce && routes.lanes.holds(shard) {
             return Place::Nowhere; // not before those that wait already
         }
         match self.nodes.owner(shard) {
             Some(owner) if owner.node != routes.me => Place::At(owner.node),
-            Some(_) if routes.is_home(shard) => Place::Here,
+            Some(_) if self.is_served(homes, shard) => Place::Here,
             Some(_) | None => Place::Nowhere,
         }
     }
@@ -231,7 +276,7 @@ impl Broker {
         routes: &Routes,
         letter: Letter,
         plan: Plan,
-        local: Vec<(ShardId, Pending)>,
+        kept: Kept,
         is_matched: bool,
     ) -> Pending {
         if letter.message.qos == Qos::AtMostOnce {
@@ -251,18 +296,14 @@ impl Broker {
         } else {
             Outcome::NoMatch
         });
-        for (shard, piece) in plan.held_up {
-            known = known.and(self.wait_for_owner(routes, shard, piece, &letter));
+        for (shard, pieces) in plan.held_up {
+            known = known.and(self.wait_for_owner(routes, shard, pieces, &letter));
         }
-        let mut local_waiting = Vec::new();
-        for (shard, pending) in local {
-            match pending {
-                Pending::Ready(outcome) if outcome.is_done() => {},
-                pending @ (Pending::Ready(_) | Pending::Waiting(_)) => {
-                    local_waiting.push((shard, pending));
-                },
-            }
-        }
+        let Kept { mut rows, own } = kept;
+        rows.retain(
+            |(_, pending)| !matches!(pending, Pending::Ready(outcome) if outcome.is_done()),
+        );
+        let kept = Kept { rows, own };
         let flights: Vec<_> = plan
             .parts
             .into_iter()
@@ -272,50 +313,13 @@ impl Broker {
                 Flight { part, answer }
             })
             .collect();
-        if flights.is_empty() && local_waiting.is_empty() {
+        if flights.is_empty() && kept.rows.is_empty() {
             return known;
         }
         let broker = Arc::clone(self);
         known.and(start(Box::pin(async move {
-            broker.settle_parts(&letter, local_waiting, flights).await
+            broker.settle_parts(&letter, kept, flights).await
         })))
-    }
-
-    /// Waits until everybody has the message. What a shard's owner could not take goes where the shard goes.
-    async fn settle_parts(
-        self: Arc<Self>,
-        letter: &Letter,
-        local: Vec<(ShardId, Pending)>,
-        flights: Vec<Flight>,
-    ) -> Outcome {
-        let mut outcome = Outcome::NoMatch;
-        let mut failed = Vec::new();
-        let device = device_scope(&letter.message.topic).map(ClientId::from);
-        let own_shard = device.map(|client| self.shard_of(&client));
-        for (shard, pending) in local {
-            let committed = pending.outcome().await;
-            if committed == Outcome::Unavailable {
-                failed.push((shard, Piece::Sessions));
-            } else {
-                outcome = outcome.and(committed);
-            }
-        }
-        for flight in flights {
-            let answer = flight.answer.await;
-            outcome = outcome.and(judge(&flight.part, answer, &mut failed, own_shard));
-        }
-        let Some(routes) = &self.routes else {
-            return outcome;
-        };
-        // all of them first: each takes its place before those that come later
-        let waiting: Vec<_> = failed
-            .into_iter()
-            .map(|(shard, piece)| self.wait_for_owner(routes, shard, piece, letter))
-            .collect();
-        for pending in waiting {
-            outcome = outcome.and(pending.outcome().await);
-        }
-        outcome
     }
 
     /// A message of a device's topic to the node it is connected to.
@@ -339,7 +343,7 @@ impl Broker {
             parts: BTreeMap::from([(node, part)]),
             ..Plan::default()
         };
-        self.send(routes, letter, plan, Vec::new(), false)
+        self.send(routes, letter, plan, Kept::default(), false)
     }
 }
 
@@ -351,49 +355,26 @@ enum Place {
     Nowhere,
 }
 
-/// What an answer means; what has to be tried again is added to `failed`.
-fn judge(
-    part: &Part,
-    answer: Result<Reply, PeerError>,
-    failed: &mut Vec<(ShardId, Piece)>,
-    own_shard: Option<ShardId>,
-) -> Outcome {
-    let mut outcome = Outcome::NoMatch;
-    let before = failed.len();
-    if let Ok(Reply::Routes(words::Reply::Delivered {
-        others,
-        own,
-        shards,
-    })) = answer
-    {
-        outcome = outcome.and(others.into());
-        for (shard, delivered) in shards {
-            if delivered == Delivered::Unavailable {
-                failed.push((shard, Piece::Sessions));
-            } else {
-                outcome = outcome.and(delivered.into());
-            }
+/// Who was found when it was first looked.
+struct Seen<'a> {
+    losses: u64,
+    dests: &'a [Dest],
+    /// Groups that have a connected member here.
+    served: &'a [Filter],
+}
+
+impl Seen<'_> {
+    fn add_shared(&self, filter: Filter, shared: &mut Vec<Filter>) {
+        if !self.served.contains(&filter) && !shared.contains(&filter) {
+            shared.push(filter);
         }
-        match (own, own_shard) {
-            (Delivered::Unavailable, Some(shard)) => failed.push((shard, Piece::Own)),
-            (own, _) => outcome = outcome.and(own.into()),
-        }
-        metrics::forwarded(if failed.len() == before && outcome.is_done() {
-            Forwarded::Done
-        } else {
-            Forwarded::Refused
-        });
-        return outcome;
     }
-    metrics::forwarded(Forwarded::Lost);
-    // sessions that end with their node get nothing any more; the durable ones are somebody's
-    metrics::dropped(
-        Drop::NodeUnreachable,
-        usize::from(part.clean) + usize::from(part.own == Own::Here),
-    );
-    failed.extend(part.shards.iter().map(|shard| (*shard, Piece::Sessions)));
-    if part.own == Own::Everywhere {
-        failed.extend(own_shard.map(|shard| (shard, Piece::Own)));
-    }
-    outcome
+}
+
+/// The shard of the device a message's topic belongs to, if its durable session is among those who get it here.
+fn own_home(message: &Message, receivers: &[Receiver]) -> Option<ShardId> {
+    let device = ClientId::from(device_scope(&message.topic)?);
+    let own = receivers.iter().map(|receiver| &receiver.mailbox);
+    let mut own = own.filter(|mailbox| mailbox.is_home() && *mailbox.client() == device);
+    own.next().map(|home| home.shard())
 }

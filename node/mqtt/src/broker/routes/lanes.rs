@@ -52,12 +52,41 @@ pub(super) struct Letter {
 }
 
 /// What of a shard a message is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pieces {
     /// Its durable sessions.
-    Sessions,
+    pub(super) sessions: bool,
     /// The device the topic belongs to.
-    Own,
+    pub(super) own: bool,
+}
+
+impl Pieces {
+    pub(super) const SESSIONS: Self = Self {
+        sessions: true,
+        own: false,
+    };
+    pub(super) const OWN: Self = Self {
+        sessions: false,
+        own: true,
+    };
+
+    const fn is_none(self) -> bool {
+        !(self.sessions || self.own)
+    }
+
+    const fn without(self, other: Self) -> Self {
+        Self {
+            sessions: self.sessions && !other.sessions,
+            own: self.own && !other.own,
+        }
+    }
+}
+
+impl std::ops::BitOrAssign for Pieces {
+    fn bitor_assign(&mut self, other: Self) {
+        self.sessions |= other.sessions;
+        self.own |= other.own;
+    }
 }
 
 impl Letter {
@@ -76,10 +105,18 @@ impl Letter {
 #[derive(Debug)]
 struct Waiting {
     letter: Letter,
-    sessions: bool,
-    own: bool,
+    pieces: Pieces,
     until: Instant,
-    settlers: Vec<Settler>,
+    /// Who waits, and for what.
+    settlers: Vec<(Pieces, Settler)>,
+}
+
+/// What was handed to an owner, and what became of it.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    count: u64,
+    pieces: Pieces,
+    outcome: Outcome,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +142,7 @@ impl Lanes {
     }
 
     /// Adds a message; true if it is the first, and somebody has to see to it.
-    fn add(&self, shard: ShardId, piece: Piece, letter: &Letter) -> (Pending, bool) {
+    fn add(&self, shard: ShardId, pieces: Pieces, letter: &Letter) -> (Pending, bool) {
         let mut lanes = self.0.lock();
         let bytes = cost(&letter.message);
         let is_full =
@@ -120,68 +157,60 @@ impl Lanes {
             lane.bytes += bytes;
             Waiting {
                 letter: letter.clone(),
-                sessions: false,
-                own: false,
+                pieces: Pieces::default(),
                 until: Instant::now() + WAIT_MAX,
                 settlers: Vec::new(),
             }
         });
-        match piece {
-            Piece::Sessions => waiting.sessions = true,
-            Piece::Own => waiting.own = true,
-        }
+        waiting.pieces |= pieces;
         let (settler, ticket) = Ticket::pair();
-        waiting.settlers.push(settler);
+        waiting.settlers.push((pieces, settler));
         (Pending::Waiting(ticket), is_first)
     }
 
     /// The first that wait.
-    fn first(&self, shard: ShardId) -> Vec<(Letter, Part)> {
+    fn first(&self, shard: ShardId) -> Vec<(Letter, Pieces)> {
         let lanes = self.0.lock();
         let waiting = lanes.get(&shard).into_iter();
         let waiting = waiting.flat_map(|lane| lane.waiting.values());
-        let part = |waiting: &Waiting| Part {
-            clean: false,
-            shards: waiting.sessions.then_some(shard).into_iter().collect(),
-            own: if waiting.own {
-                Own::Everywhere
-            } else {
-                Own::None
-            },
-        };
         waiting
             .take(AT_ONCE)
-            .map(|waiting| (waiting.letter.clone(), part(waiting)))
+            .map(|waiting| (waiting.letter.clone(), waiting.pieces))
             .collect()
     }
 
-    /// What became of some of them; those that are not done wait on if there is time. False when nobody waits.
-    fn settle(&self, shard: ShardId, outcomes: &[(u64, Outcome)], now: Instant) -> bool {
+    /// What became of some of them; those that are not done wait on if there is time, and so does what was added to one
+    /// while the rest of it was on its way. False when nobody waits.
+    fn settle(&self, shard: ShardId, answers: &[Answered], now: Instant) -> bool {
         let mut done = Vec::new();
         let mut lanes = self.0.lock();
         let Some(lane) = lanes.get_mut(&shard) else {
             return false;
         };
-        for (count, outcome) in outcomes {
-            let waiting = lane.waiting.get(count);
-            let is_over = waiting.is_some_and(|waiting| waiting.until <= now);
-            if *outcome != Outcome::Unavailable || is_over {
-                let gone = lane.waiting.remove(count).into_iter();
-                done.extend(gone.map(|waiting| (waiting, *outcome)));
+        for answer in answers {
+            let Some(waiting) = lane.waiting.get_mut(&answer.count) else {
+                continue;
+            };
+            if answer.outcome == Outcome::Unavailable && waiting.until > now {
+                continue;
             }
-        }
-        for (waiting, _) in &done {
-            lane.bytes -= cost(&waiting.letter.message);
+            waiting.pieces = waiting.pieces.without(answer.pieces);
+            let is_open =
+                |(pieces, _): &mut (Pieces, Settler)| pieces.without(answer.pieces).is_none();
+            let settled = waiting.settlers.extract_if(.., is_open);
+            done.extend(settled.map(|(_, settler)| (settler, answer.outcome)));
+            if waiting.pieces.is_none() {
+                lane.bytes -= cost(&waiting.letter.message);
+                lane.waiting.remove(&answer.count);
+            }
         }
         let goes_on = !lane.waiting.is_empty();
         if !goes_on {
             lanes.remove(&shard);
         }
         drop(lanes);
-        for (waiting, outcome) in done {
-            for settler in waiting.settlers {
-                settler.settle(outcome);
-            }
+        for (settler, outcome) in done {
+            settler.settle(outcome);
         }
         goes_on
     }
@@ -193,10 +222,10 @@ impl Broker {
         &self,
         routes: &Routes,
         shard: ShardId,
-        piece: Piece,
+        pieces: Pieces,
         letter: &Letter,
     ) -> Pending {
-        let (pending, is_first) = routes.lanes.add(shard, piece, letter);
+        let (pending, is_first) = routes.lanes.add(shard, pieces, letter);
         if is_first {
             tokio::spawn(serve(Weak::clone(&self.this), shard));
         }
@@ -209,9 +238,17 @@ impl Broker {
         routes: &Routes,
         shard: ShardId,
         letter: &Letter,
-        part: &Part,
+        pieces: Pieces,
     ) -> BoxFuture<'static, Result<Reply, PeerError>> {
-        let deliver = letter.deliver(part);
+        let deliver = letter.deliver(&Part {
+            clean: false,
+            shards: pieces.sessions.then_some(shard).into_iter().collect(),
+            own: if pieces.own {
+                Own::Everywhere
+            } else {
+                Own::None
+            },
+        });
         match self.nodes.owner(shard) {
             Some(owner) if owner.node == routes.me => {
                 let delivered = self.deliver_for(routes.me, &deliver);
@@ -244,20 +281,24 @@ async fn serve(broker: Weak<Broker>, shard: ShardId) {
             let first = routes.lanes.first(shard);
             let sent: Vec<_> = first
                 .iter()
-                .map(|(letter, part)| {
-                    let answer = broker.hand_on(routes, shard, letter, part);
-                    (letter.id.count, answer)
+                .map(|(letter, pieces)| {
+                    let answer = broker.hand_on(routes, shard, letter, *pieces);
+                    (letter.id.count, *pieces, answer)
                 })
                 .collect();
             (changes, sent)
         };
         let mut outcomes = Vec::with_capacity(sent.len());
-        for (count, answer) in sent {
-            outcomes.push((count, outcome_of(answer.await)));
+        for (count, pieces, answer) in sent {
+            outcomes.push(Answered {
+                count,
+                pieces,
+                outcome: outcome_of(answer.await),
+            });
         }
         let is_stuck = outcomes
             .iter()
-            .any(|(_, outcome)| *outcome == Outcome::Unavailable);
+            .any(|answer| answer.outcome == Outcome::Unavailable);
         {
             let Some(broker) = broker.upgrade() else {
                 return;
@@ -280,4 +321,50 @@ fn outcome_of(answer: Result<Reply, PeerError>) -> Outcome {
     let shards = shards.into_iter().map(|(_, delivered)| delivered);
     let all = shards.chain([own]).map(Outcome::from);
     all.fold(Outcome::NoMatch, Outcome::and)
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_core::{message::Qos, time::Timestamp};
+    use umbel_storage::Boot;
+
+    use super::*;
+
+    #[test]
+    fn what_is_added_while_the_rest_is_on_its_way_is_not_settled_with_it() {
+        let lanes = Lanes::default();
+        let shard = ShardId(3);
+        let message = Message::from_cluster(
+            "umbel/devices/d/x".to_owned(),
+            bytes::Bytes::new(),
+            Qos::AtLeastOnce,
+            Timestamp::default(),
+        );
+        let letter = Letter {
+            id: MessageId {
+                boot: Boot(1),
+                count: 7,
+            },
+            message: Arc::new(message),
+            patience: Patience::Never,
+        };
+        let (sessions, _) = lanes.add(shard, Pieces::SESSIONS, &letter);
+        let sent = lanes.first(shard);
+        let (own, _) = lanes.add(shard, Pieces::OWN, &letter);
+        let answers = |sent: &[(Letter, Pieces)]| -> Vec<_> {
+            let answer = |(letter, pieces): &(Letter, Pieces)| Answered {
+                count: letter.id.count,
+                pieces: *pieces,
+                outcome: Outcome::Done,
+            };
+            sent.iter().map(answer).collect()
+        };
+        assert!(lanes.settle(shard, &answers(&sent), Instant::now()));
+        assert_eq!((sessions.known(), own.known()), (Some(Outcome::Done), None));
+        let sent = lanes.first(shard);
+        assert_eq!(sent[0].1, Pieces::OWN, "only what is left");
+        assert!(!lanes.settle(shard, &answers(&sent), Instant::now()));
+        assert_eq!(own.known(), Some(Outcome::Done));
+        assert!(!lanes.holds(shard));
+    }
 }

@@ -20,6 +20,7 @@ mod local;
 mod recent;
 mod retain;
 mod serve;
+mod settle;
 mod shared;
 mod speak;
 mod table;
@@ -28,7 +29,10 @@ mod tests;
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -36,10 +40,16 @@ use tokio::sync::watch;
 use umbel_core::ids::{NodeId, ShardId, Term};
 use umbel_storage::Boot;
 
-use super::peers::routes::{Dest, MessageId};
+use super::{
+    Broker,
+    peers::routes::{Dest, MessageId},
+};
 
 /// Most filters of other nodes that are kept. A destination that would need more gets every message.
 const ENTRIES_MAX: usize = 4_000_000;
+
+/// Shards whose durable sessions are all here, and the term they are here in.
+pub(crate) type Homes = BTreeMap<ShardId, Term>;
 
 /// See the module.
 pub(crate) struct Routes {
@@ -51,14 +61,16 @@ pub(crate) struct Routes {
     table: RwLock<table::Table>,
     /// Up to which change each peer has heard.
     heard: watch::Sender<BTreeMap<NodeId, u64>>,
-    /// Shards whose durable sessions are all here, and the term they are here in.
-    homes: RwLock<BTreeMap<ShardId, Term>>,
+    /// Copied by whoever needs the same answer twice.
+    homes: RwLock<Arc<Homes>>,
     lanes: lanes::Lanes,
     recent: recent::Recent,
     topics: retain::Topics,
     count: AtomicU64,
     /// Everything was known once.
     is_oriented: AtomicBool,
+    /// Every node that lives, and every owner, can be spoken to.
+    sees_all: AtomicBool,
 }
 
 impl Routes {
@@ -78,6 +90,7 @@ impl Routes {
             topics: retain::Topics::default(),
             count: AtomicU64::new(0),
             is_oriented: AtomicBool::new(false),
+            sees_all: AtomicBool::new(false),
         }
     }
 
@@ -106,5 +119,19 @@ impl Routes {
     /// Whether the durable sessions of a shard are here.
     fn is_home(&self, shard: ShardId) -> bool {
         self.homes.read().contains_key(&shard)
+    }
+
+    /// Whose durable sessions are here now.
+    fn homes(&self) -> Arc<Homes> {
+        Arc::clone(&self.homes.read())
+    }
+}
+
+impl Broker {
+    /// Whether the durable sessions of a shard are here, and nobody else had the shard since they were read: a node that
+    /// lost it and has it again knows nothing of what was asked for in between before it has read it.
+    fn is_served(&self, homes: &Homes, shard: ShardId) -> bool {
+        let term = homes.get(&shard);
+        term.is_some() && self.ledger.term(shard).as_ref() == term
     }
 }

@@ -148,7 +148,7 @@ impl Broker {
 
     fn is_kept_here(&self, routes: &Routes, topic: &str) -> bool {
         let shard = ShardId::of(topic, self.ledger.shards());
-        self.keeper(topic) == Some(routes.me) && routes.is_home(shard)
+        self.keeper(topic) == Some(routes.me) && self.is_served(&routes.homes(), shard)
     }
 
     /// The owner of a topic's shard.
@@ -193,7 +193,8 @@ impl Broker {
     /// Keeps a message whose topic this node owns.
     fn retain_here(self: &Arc<Self>, message: &Message, patience: Patience) -> Pending {
         let shard = ShardId::of(&message.topic, self.ledger.shards());
-        if self.routes.as_ref().is_some_and(|all| !all.is_home(shard)) {
+        let is_elsewhere = |routes: &Routes| !self.is_served(&routes.homes(), shard);
+        if self.routes.as_ref().is_some_and(is_elsewhere) {
             return Pending::Ready(Outcome::Unavailable); // what is kept is not all known here yet
         }
         self.retain(message, patience)
@@ -212,9 +213,9 @@ impl Broker {
 
     /// Retained messages of some shards, in the order of their topics.
     pub(in crate::broker) fn retained_page(&self, asked: &PageAsk) -> RetainedPage {
-        let is_here = |shard: &ShardId| {
-            let is_home = |routes: &Routes| routes.is_home(*shard);
-            self.routes.as_ref().is_none_or(is_home) && self.ledger.term(*shard).is_some()
+        let is_here = |shard: &ShardId| match &self.routes {
+            Some(routes) => self.is_served(&routes.homes(), *shard),
+            None => self.ledger.term(*shard).is_some(),
         };
         let mut page = RetainedPage::default();
         let Ok(filter) = Filter::parse(&asked.filter, &Limits::default()) else {

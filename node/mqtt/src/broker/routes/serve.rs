@@ -9,12 +9,12 @@ use umbel_core::{
     topic::device_scope,
 };
 
-use super::{Routes, recent::Name};
+use super::{Homes, Routes, recent::Name};
 use crate::broker::{
     Broker,
     durable::{Batch, Patience},
     peers::routes::{Deliver, Delivered, Own, Reply},
-    router::{Scope, Shards},
+    router::{Choice, Scope, Shards},
     ticket::{Outcome, Pending},
 };
 
@@ -69,14 +69,15 @@ impl Broker {
         let sessions = (from, deliver.id, false);
         let device = (from, deliver.id, true);
         let (mut known, mut fresh) = (Vec::new(), Vec::new());
+        let homes = routes.homes();
         for shard in &deliver.shards {
-            match routes.part(*shard, &sessions, is_named) {
+            match self.part(routes, &homes, *shard, (&sessions, is_named)) {
                 Part::Fresh => fresh.push(*shard),
                 Part::Known(pending) => known.push((*shard, pending)),
             }
         }
         let mut own = Pending::Ready(Outcome::NoMatch);
-        let place = match self.own_place(routes, deliver, &device) {
+        let place = match self.own_place(routes, &homes, deliver, &device) {
             Ok(place) => place,
             Err(pending) => {
                 own = pending;
@@ -85,15 +86,15 @@ impl Broker {
         };
         let scope = Scope {
             clean: deliver.clean,
-            durable: Shards::Only(&fresh),
+            durable: Shards::Of(&homes, Choice::Only(&fresh)),
             own_clean: place.is_here,
             own_durable: place.shard.is_some(),
         };
         let patience = Patience::of(deliver.is_patient);
         let (matched, committed) = self.deliver_here(&deliver.message, &scope, patience);
-        // a node that does not own the shard any more may not even say that nobody is there
+        // a node that does not own the shard any more, or has it anew, may not even say that nobody is there
         let of = |shard: ShardId| {
-            if self.ledger.term(shard).is_none() {
+            if !self.is_served(&homes, shard) {
                 return Pending::Ready(Outcome::Unavailable);
             }
             let rows = committed.iter().filter(|(other, _)| *other == shard);
@@ -125,10 +126,27 @@ impl Broker {
         }
     }
 
+    fn part(
+        &self,
+        routes: &Routes,
+        homes: &Homes,
+        shard: ShardId,
+        (name, is_named): (&Name, bool),
+    ) -> Part {
+        if !self.is_served(homes, shard) {
+            return Part::Known(Pending::Ready(Outcome::Unavailable));
+        }
+        match routes.recent.outcome(shard, name).filter(|_| is_named) {
+            Some(known) => Part::Known(known),
+            None => Part::Fresh,
+        }
+    }
+
     /// Where the device is that a topic belongs to, or what became of the message when it came before.
     fn own_place(
         &self,
         routes: &Routes,
+        homes: &Homes,
         deliver: &Deliver,
         name: &Name,
     ) -> Result<OwnPlace, Pending> {
@@ -148,7 +166,7 @@ impl Broker {
         let client = ClientId::from(device);
         let shard = self.shard_of(&client);
         let is_named = deliver.message.qos > Qos::AtMostOnce;
-        if let Part::Known(pending) = routes.part(shard, name, is_named) {
+        if let Part::Known(pending) = self.part(routes, homes, shard, (name, is_named)) {
             return Err(pending);
         }
         let node = self.gateway_of(&client);
@@ -180,18 +198,6 @@ impl Broker {
             self.give(message, receiver, &mut batch);
         }
         (matched, batch.commit_each(self))
-    }
-}
-
-impl Routes {
-    fn part(&self, shard: ShardId, name: &Name, is_named: bool) -> Part {
-        if !self.is_home(shard) {
-            return Part::Known(Pending::Ready(Outcome::Unavailable));
-        }
-        match self.recent.outcome(shard, name).filter(|_| is_named) {
-            Some(known) => Part::Known(known),
-            None => Part::Fresh,
-        }
     }
 }
 

@@ -106,6 +106,48 @@ impl Broker {
         }
     }
 
+    /// Gives a message to a connected member of this node that has a home here. If the home's shard goes before it is kept,
+    /// another member is looked for, or the same one where it is then.
+    pub(super) fn share_here(
+        self: &Arc<Self>,
+        routes: &Routes,
+        letter: &Letter,
+        filter: Filter,
+        member: Receiver,
+    ) -> Pending {
+        let letter = Letter {
+            id: routes.name(),
+            ..letter.clone()
+        };
+        let taken = self.give_member(&letter, member);
+        if letter.message.qos == Qos::AtMostOnce
+            || matches!(taken, Pending::Ready(outcome) if outcome.is_done())
+        {
+            return taken;
+        }
+        let broker = Arc::clone(self);
+        start(Box::pin(async move {
+            match taken.outcome().await {
+                Outcome::Unavailable => broker.find_member(letter, filter).await,
+                taken @ (Outcome::Done
+                | Outcome::NoMatch
+                | Outcome::QuotaExceeded
+                | Outcome::TooLarge) => taken,
+            }
+        }))
+    }
+
+    /// A message to one member. Unavailable, too, if its home has gone since it was picked.
+    fn give_member(self: &Arc<Self>, letter: &Letter, member: Receiver) -> Pending {
+        let mailbox = Arc::clone(&member.mailbox);
+        let mut batch = Batch::new(letter.patience);
+        self.give(&letter.message, member, &mut batch);
+        if batch.is_empty() && mailbox.is_home() && mailbox.lock().ended {
+            return Pending::Ready(Outcome::Unavailable);
+        }
+        batch.commit(self)
+    }
+
     async fn find_member(self: Arc<Self>, letter: Letter, filter: Filter) -> Outcome {
         let until = Instant::now() + WAIT_MAX;
         let mut changes = self.nodes.changes();
@@ -225,9 +267,7 @@ impl Broker {
     ) -> Option<Pending> {
         let wanted = |receiver: &Receiver| absent_too || receiver.mailbox.is_connected();
         let receiver = self.router.pick_of(filter, holds).filter(wanted)?;
-        let mut batch = Batch::new(letter.patience);
-        self.give(&letter.message, receiver, &mut batch);
-        Some(batch.commit(self))
+        Some(self.give_member(letter, receiver))
     }
 
     /// Picks a member for another node.
@@ -266,7 +306,7 @@ impl Broker {
             },
             Dest::Shard(shard) => shard,
         };
-        if !routes.is_home(shard) {
+        if !self.is_served(&routes.homes(), shard) {
             return Err("the shard is not here".to_owned());
         }
         let name = (from, pick.id, false);

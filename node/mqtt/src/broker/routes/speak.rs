@@ -157,6 +157,28 @@ impl Broker {
         self.routes.as_ref().is_none_or(knows)
     }
 
+    /// Whether somebody would be known here who wants a message: a node that cannot be spoken to may have been asked for
+    /// it meanwhile.
+    pub(crate) fn sees_everybody(&self) -> bool {
+        let sees_all = |routes: &Routes| routes.sees_all.load(Ordering::Acquire);
+        self.routes.as_ref().is_none_or(sees_all)
+    }
+
+    fn can_speak_to_all(&self, peers: &[Peer]) -> bool {
+        let is_told = |peer: &Peer| matches!(peer.reach, Reach::Connected | Reach::Gone);
+        let me = self.nodes.me();
+        let is_near = |node: NodeId| {
+            let mut there = peers.iter().filter(|peer| peer.reach == Reach::Connected);
+            node == me || there.any(|peer| peer.node == node)
+        };
+        let mut shards = (0..self.ledger.shards()).map(ShardId);
+        peers.iter().all(is_told)
+            && shards.all(|shard| {
+                let owner = self.nodes.owner(shard);
+                owner.is_some_and(|owner| is_near(owner.node))
+            })
+    }
+
     /// Sets the gauges of what is known of other nodes.
     pub(crate) fn record_routes(&self) {
         if let Some(routes) = &self.routes {
@@ -176,7 +198,7 @@ impl Broker {
     /// All durable sessions of a shard are here, in this term.
     pub(crate) fn shard_ready(&self, shard: ShardId, term: Term) {
         if let Some(routes) = &self.routes {
-            routes.homes.write().insert(shard, term);
+            Arc::make_mut(&mut *routes.homes.write()).insert(shard, term);
             routes.table.write().gained(shard, term);
             routes.change(|local| local.claim(Dest::Shard(shard), term));
         }
@@ -190,7 +212,7 @@ impl Broker {
                 routes.table.write().lost(shard, local.wanted(dest));
                 local.renounce(dest);
             });
-            routes.homes.write().remove(&shard);
+            Arc::make_mut(&mut *routes.homes.write()).remove(&shard);
             routes.recent.forget(shard);
         }
         self.retained.lose(shard);
@@ -207,6 +229,11 @@ impl Broker {
         let version = routes.local.lock().version();
         is_known(&routes.heard.borrow(), &self.nodes.peers(), version)
             && routes.table.read().blind() == 0
+    }
+
+    /// How many messages wait for an owner.
+    pub(crate) fn waiting_for_owners(&self) -> usize {
+        self.routes.as_ref().map_or(0, |routes| routes.lanes.len())
     }
 
     /// How many filters of other nodes are known here.
@@ -235,6 +262,8 @@ async fn follow(broker: Weak<Broker>, mut changes: watch::Receiver<u64>) {
             let Some(routes) = &broker.routes else { return };
             let peers = broker.nodes.peers();
             routes.table.write().peers(&peers);
+            let sees_all = broker.can_speak_to_all(&peers);
+            routes.sees_all.store(sees_all, Ordering::Release);
             for peer in peers {
                 if spoken_to.insert(peer.node) {
                     tokio::spawn(speak(Weak::clone(&broker.this), peer.node));

@@ -17,6 +17,7 @@ mod fleet;
 mod homes;
 mod homes_moving;
 mod homes_random;
+mod moves;
 mod net;
 mod outbound;
 mod properties;

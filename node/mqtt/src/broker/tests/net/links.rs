@@ -13,10 +13,15 @@ const ON_THE_WAY_MAX: usize = 100_000;
 
 type Way = (NodeId, NodeId);
 
+/// A proposal that nobody has answered.
+pub(super) type Stalled = (Vec<Write>, oneshot::Sender<Result<(), Refusal>>);
+
 #[derive(Default)]
 pub(super) struct Inner {
     pub(super) brokers: BTreeMap<NodeId, Weak<Broker>>,
     pub(super) owners: BTreeMap<ShardId, Owner>,
+    /// Terms in which nothing is answered, and what was proposed in them.
+    pub(super) stalled: BTreeMap<(ShardId, Term), Vec<Stalled>>,
     pub(super) broken: BTreeSet<Way>,
     pub(super) held: BTreeSet<Way>,
     /// Counts how often a way broke: what was on it then is lost.

@@ -19,8 +19,8 @@ use umbel_core::{
     policy::{Context as PolicyContext, Policy},
 };
 use umbel_storage::{
-    Boot, Ledger, Nodes, Owner, Pairs, Peer, PeerError, Reach, ReadError, Receipt, Table, Write,
-    codec,
+    Boot, Ledger, Nodes, Owner, Pairs, Peer, PeerError, Reach, ReadError, Receipt, Refusal, Table,
+    Write, codec,
     memory::{MemoryLedger, MemoryNodes},
 };
 
@@ -55,7 +55,14 @@ impl Ledger for View {
     }
 
     fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {
-        self.shared.propose(shard, term, writes)
+        let mut inner = self.links.inner.lock();
+        let Some(stalled) = inner.stalled.get_mut(&(shard, term)) else {
+            drop(inner);
+            return self.shared.propose(shard, term, writes);
+        };
+        let (answer, receipt) = Receipt::pending();
+        stalled.push((writes, answer));
+        receipt
     }
 
     fn get(&self, shard: ShardId, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
@@ -266,6 +273,10 @@ impl Net {
 
     /// A shard has another owner from now on, as all nodes hear at once.
     pub(super) fn move_shard(&self, shard: ShardId, to: u64) -> Owner {
+        self.move_shard_heard_by(shard, to, |_| true)
+    }
+
+    fn move_shard_heard_by(&self, shard: ShardId, to: u64, hears: impl Fn(u64) -> bool) -> Owner {
         let term = Term(self.owner(shard).term.0 + 1);
         let owner = Owner {
             node: NodeId(to),
@@ -273,10 +284,36 @@ impl Net {
         };
         self.ledger.set_term(shard, Some(term));
         self.links.inner.lock().owners.insert(shard, owner);
-        for site in &self.sites {
+        for site in self.sites.iter().filter(|site| hears(site.id.0)) {
             site.nodes.set_owner(shard, Some(owner));
         }
         owner
+    }
+
+    /// As [`Self::move_shard`], and one node does not hear of it.
+    pub(super) fn move_shard_unheard(&self, shard: ShardId, to: u64, deaf: u64) {
+        self.move_shard_heard_by(shard, to, |node| node != deaf);
+    }
+
+    /// What is proposed to a shard in one term waits until it is [unstalled](Self::unstall), whatever becomes of others.
+    pub(super) fn stall(&self, shard: ShardId, term: Term) {
+        let mut inner = self.links.inner.lock();
+        inner.stalled.insert((shard, term), Vec::new());
+    }
+
+    /// How much waits in a term that is stalled.
+    pub(super) fn stalled(&self, shard: ShardId, term: Term) -> usize {
+        let inner = self.links.inner.lock();
+        inner.stalled.get(&(shard, term)).map_or(0, Vec::len)
+    }
+
+    /// What waited is proposed.
+    pub(super) async fn unstall(&self, shard: ShardId, term: Term) {
+        let waiting = self.links.inner.lock().stalled.remove(&(shard, term));
+        for (writes, answer) in waiting.into_iter().flatten() {
+            let outcome = self.ledger.propose(shard, term, writes).await;
+            assert!(answer.send(outcome).is_ok(), "the proposer waits");
+        }
     }
 
     /// How many asks and notices were sent so far.
