@@ -13,7 +13,7 @@ use tokio::{
 };
 use umbel_cluster::{Members, Shards, meta::Meta};
 use umbel_core::{
-    cluster::{ClusterMap, NodeState},
+    cluster::{ClusterMap, Node, NodeState},
     ids::{NodeId, ShardId},
 };
 use umbel_mqtt::broker::Broker;
@@ -28,12 +28,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const SHARDS_FIRST_MAX: Duration = Duration::from_mins(2);
 /// Shards handed over at the same time: each costs its clients a moment.
 const TRANSFERS: usize = 8;
-
-/// Another node that takes clients.
-struct Gateway {
-    /// Where to point them to, if it has told.
-    address: Option<String>,
-}
 
 /// Sends clients to other nodes when an operator empties this one.
 pub(super) struct Drainer {
@@ -78,8 +72,8 @@ impl Drainer {
             tracing::warn!("the shards of this node do not move; its clients go all the same");
         }
         while still() {
-            if let Some(gateway) = self.another_gateway() {
-                let sent = self.broker.hand_over(self.rate, gateway.address).await;
+            if let Some(addresses) = self.other_gateways() {
+                let sent = self.broker.hand_over(self.rate, addresses).await;
                 if sent > 0 {
                     tracing::info!(sent, "clients were sent to other nodes");
                 }
@@ -95,26 +89,29 @@ impl Drainer {
             .any(|shard| *shard != ShardId::META)
     }
 
-    /// Where clients can go, if anywhere.
-    fn another_gateway(&self) -> Option<Gateway> {
-        let map = self.meta.map();
+    /// Where clients can go, if anywhere: the addresses of those other nodes that have told one.
+    fn other_gateways(&self) -> Option<Vec<String>> {
         let peers = self.nodes.peers().into_iter();
-        let reached: BTreeSet<NodeId> = peers
+        let reached = peers
             .filter(|peer| peer.reach == Reach::Connected)
             .map(|peer| peer.node)
             .collect();
-        let gateways = map.members().filter(|(id, node)| {
-            reached.contains(id) && node.profile.roles.gateway && node.is_active()
-        });
-        let me = self.nodes.me();
-        let mut gateways: Vec<_> = gateways.collect();
-        // The next number, and round: nodes that are emptied one after the other do not all fill the first.
-        gateways.sort_by_key(|(id, _)| (*id < me, *id));
-        let told = gateways
-            .iter()
-            .find_map(|(_, node)| node.profile.addresses.client.clone());
-        (!gateways.is_empty()).then_some(Gateway { address: told })
+        gateways(&self.meta.map(), &reached)
     }
+}
+
+/// The addresses for clients of nodes that take them; none if there is no such node.
+fn gateways(map: &ClusterMap, reached: &BTreeSet<NodeId>) -> Option<Vec<String>> {
+    let takes = |id: &NodeId, node: &Node| {
+        reached.contains(id) && node.profile.roles.gateway && node.is_active()
+    };
+    let mut gateways = map
+        .members()
+        .filter(|(id, node)| takes(id, node))
+        .peekable();
+    gateways.peek()?;
+    let addresses = gateways.filter_map(|(_, node)| node.profile.addresses.client.clone());
+    Some(addresses.collect())
 }
 
 fn is_draining(map: &ClusterMap, node: NodeId) -> bool {
@@ -196,10 +193,61 @@ fn heir(
 
 #[cfg(test)]
 mod tests {
+    use umbel_core::{
+        cluster::{Addresses, Profile, Roles},
+        time::Timestamp,
+    };
+
     use super::*;
 
     fn set(ids: &[u64]) -> BTreeSet<NodeId> {
         ids.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn clients_are_sent_to_every_other_node_that_takes_them_and_can_be_reached() {
+        let gateway = |address: Option<&str>, state| {
+            let place = "10.0.0.1:7400".parse().unwrap();
+            let addresses = Addresses {
+                link: place,
+                gossip: place,
+                client: address.map(str::to_owned),
+            };
+            let profile = Profile {
+                addresses,
+                zone: String::new(),
+                roles: Roles::default(),
+                version: String::new(),
+            };
+            Node {
+                profile,
+                state,
+                admitted_at: Timestamp::default(),
+            }
+        };
+        let active = NodeState::Active;
+        let mut map = ClusterMap::default();
+        let no_gateway = {
+            let mut node = gateway(Some("five:8883"), active);
+            node.profile.roles.gateway = false;
+            node
+        };
+        map.nodes.extend([
+            (NodeId(1), gateway(Some("one:8883"), NodeState::Draining)),
+            (NodeId(2), gateway(Some("two:8883"), active)),
+            (NodeId(3), gateway(Some("three:8883"), active)),
+            (NodeId(4), gateway(None, active)),
+            (NodeId(5), no_gateway),
+            (NodeId(6), gateway(Some("six:8883"), active)),
+        ]);
+        let two = ["two:8883", "three:8883"].map(str::to_owned);
+        assert_eq!(gateways(&map, &set(&[1, 2, 3, 4, 5])), Some(two.into()));
+        assert_eq!(
+            gateways(&map, &set(&[4])),
+            Some(Vec::new()),
+            "no address is told"
+        );
+        assert_eq!(gateways(&map, &set(&[1, 5])), None);
     }
 
     #[test]

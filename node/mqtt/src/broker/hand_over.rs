@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use umbel_core::ids::{ClientId, ShardId};
+
 use super::{Broker, mailbox::Eviction};
 
 /// How often the next few are sent away.
@@ -9,12 +11,12 @@ const STEP: Duration = Duration::from_millis(100);
 
 impl Broker {
     /// Sends every connection away, `rate` a second, and says how many. Clients of MQTT 5 are told to use another server,
-    /// `server_reference` if there is one; older ones see their connection closed. Sessions stay, wills do not go out: the
+    /// one of `servers` if there are any, each for its share of the clients; older ones see their connection closed. Sessions stay, wills do not go out: the
     /// fleet expects the clients back, and calls only those offline that do not come.
     ///
     /// Who connects meanwhile stays: refusing new connections is the business of readiness and listeners.
-    pub async fn hand_over(self: &Arc<Self>, rate: u32, server_reference: Option<String>) -> usize {
-        *self.server_reference.lock() = server_reference;
+    pub async fn hand_over(self: &Arc<Self>, rate: u32, servers: Vec<String>) -> usize {
+        *self.other_servers.lock() = servers;
         let mut connected = Vec::new();
         self.sessions
             .for_each(|mailbox| connected.push((Arc::clone(mailbox), mailbox.epoch())));
@@ -38,8 +40,12 @@ impl Broker {
         sent
     }
 
-    /// Where clients that are sent away should go.
-    pub(crate) fn server_reference(&self) -> Option<String> {
-        self.server_reference.lock().clone()
+    /// Where a client that is sent away should go: always to the same of several, and as many to each.
+    pub(crate) fn server_reference(&self, client: &ClientId) -> Option<String> {
+        let servers = self.other_servers.lock();
+        let count = u16::try_from(servers.len()).unwrap_or(u16::MAX);
+        // The hash that spreads clients over shards spreads them over servers as well.
+        let share = ShardId::of(client.as_str(), count);
+        servers.get(usize::from(share.0)).cloned()
     }
 }

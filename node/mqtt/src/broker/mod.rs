@@ -80,8 +80,8 @@ pub struct Broker {
     take_overs: TakeOvers,
     /// `None` for a broker that is alone.
     routes: Option<routes::Routes>,
-    /// Where clients that are sent away should go.
-    server_reference: parking_lot::Mutex<Option<String>>,
+    /// Where clients that are sent away may go.
+    other_servers: parking_lot::Mutex<Vec<String>>,
     meters: metrics::Meters,
     /// For callers that only have a reference.
     this: Weak<Self>,
@@ -122,7 +122,7 @@ impl Broker {
             router: router::Router::default(),
             deletions: durable::Deletions::default(),
             take_overs: TakeOvers::default(),
-            server_reference: parking_lot::Mutex::default(),
+            other_servers: parking_lot::Mutex::default(),
             meters: metrics::Meters::new(),
             this: Weak::clone(this),
         })

@@ -287,7 +287,7 @@ impl Session {
 
     /// Where the client should go, if this node sends its clients away.
     pub(crate) fn server_reference(&self) -> Option<String> {
-        self.broker.server_reference()
+        self.broker.server_reference(self.client())
     }
 
     const fn speaks_v5(&self) -> bool {

@@ -14,6 +14,7 @@ mod cluster_shared;
 mod durable;
 mod durable_exactly_once;
 mod fleet;
+mod hand_over;
 mod homes;
 mod homes_moving;
 mod homes_random;
