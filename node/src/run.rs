@@ -1,4 +1,5 @@
-//! From the command line to an exit code: 0 well, 1 failed, 2 wrong usage, 64 the configuration cannot be used.
+//! From the command line to an exit code: 0 well, 1 failed, 2 wrong usage, 3 the node was removed from its cluster, 64 the
+//! configuration cannot be used.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -28,6 +29,8 @@ use crate::{
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
+/// Nobody is to start this node again: it was removed from its cluster.
+pub(crate) const REMOVED: u8 = 3;
 
 /// Runs one command.
 pub async fn run(cli: Cli) -> ExitCode {
@@ -48,9 +51,29 @@ pub async fn run(cli: Cli) -> ExitCode {
     conclude(done)
 }
 
+/// How a node came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Asked,
+    Removed,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        match end {
+            End::Asked => Self::SUCCESS,
+            End::Removed => Self::from(REMOVED),
+        }
+    }
+}
+
 fn conclude(done: Result<()>) -> ExitCode {
+    concluded(done.map(|()| End::Asked))
+}
+
+fn concluded(done: Result<End>) -> ExitCode {
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(end) => end.into(),
         Err(error) => {
             eprintln!("umbel: {}", told(&error));
             ExitCode::FAILURE
@@ -147,7 +170,7 @@ async fn node(args: NodeArgs) -> ExitCode {
             let parent = Parent {
                 is_watched: args.until_eof,
             };
-            conclude(serve(&loaded.config, args.ports_file, None, parent, |_| ()).await)
+            concluded(serve(&loaded.config, args.ports_file, None, parent, |_| ()).await)
         },
     }
 }
@@ -192,7 +215,7 @@ async fn dev_node(args: DevArgs) -> ExitCode {
                     .map(|broker| dev::simulate::start(args.devices, &[*broker]))
             };
             let ca = Some(files.ca.clone());
-            conclude(
+            concluded(
                 serve(
                     &loaded.config,
                     args.ports_file,
@@ -238,7 +261,7 @@ async fn serve<T>(
     ca: Option<PathBuf>,
     parent: Parent,
     ready: impl FnOnce(&Endpoints) -> T,
-) -> Result<()> {
+) -> Result<End> {
     telemetry::start_log(&config.log)?;
     let metrics = telemetry::start_metrics()?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -251,11 +274,27 @@ async fn serve<T>(
     let company = ready(node.endpoints());
     let watchdog = watchdog();
     let asked = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-        () = parent.gone() => "end of input",
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+        () = parent.gone() => Ok("end of input"),
+        said_by = node.removed() => Err(said_by),
     };
-    tracing::info!(signal = asked, "draining");
+    let end = match asked {
+        Ok(signal) => {
+            tracing::info!(signal, "draining");
+            End::Asked
+        },
+        Err(said_by) => {
+            tracing::error!(
+                node = node.id(),
+                said_by,
+                data_dir = %config.node.data_dir.display(),
+                "this node was removed from the cluster and ends: to use the machine again, empty the data folder and join \
+                 with a new token"
+            );
+            End::Removed
+        },
+    };
     notify(sd_notify::NotifyState::Stopping);
     drop(company);
     node.shutdown(config.node.drain).await;
@@ -263,7 +302,7 @@ async fn serve<T>(
         watchdog.abort();
     }
     tracing::info!("ended");
-    Ok(())
+    Ok(end)
 }
 
 /// Tells systemd, if it started us; without systemd there is nobody to tell.

@@ -43,7 +43,7 @@ fn f27_a_rolling_restart_under_load_fails_no_request_after_retry() {
     }
 }
 
-/// F28, G12: a fourth node gets its part by itself, and a removed one loses its own.
+/// F28, G12: a fourth node gets its part by itself, and a removed one loses its own, learns of it and ends.
 #[test]
 fn f28_a_node_is_added_and_another_drained_and_removed_under_load() {
     let mut cluster = Cluster::start();
@@ -87,7 +87,22 @@ fn f28_a_node_is_added_and_another_drained_and_removed_under_load() {
     let told = writer.finish();
     told.check(shared.node(fourth), &device);
     let mut cluster = Arc::into_inner(shared).unwrap();
-    cluster.node_mut(1).kill();
+    assert_eq!(cluster.node_mut(1).ended(), Some(3), "it learns of it");
+    let config = cluster.node(1).config();
+    let again = cluster.node(1).umbel(&["node", "--config", &config]);
+    assert_eq!(
+        again.code,
+        Some(3),
+        "also at its next start: {}",
+        again.error
+    );
+    assert_eq!(
+        again
+            .error
+            .matches("was removed from the cluster and ends")
+            .count(),
+        1
+    );
     cluster.settled();
     told.check(cluster.node(fourth), &device);
     // Its number is nobody's any more, and it cannot come back under it.

@@ -104,6 +104,12 @@ impl Member {
         self.child.take().unwrap().wait().unwrap().code()
     }
 
+    /// Waits until it has ended by itself, and returns its exit code.
+    pub fn ended(&mut self) -> Option<i32> {
+        eventually("it ends by itself", || self.has_ended().then_some(()));
+        self.child.take().unwrap().wait().unwrap().code()
+    }
+
     /// Stops it where it stands (SIGSTOP), and waits until it does.
     pub fn pause(&self) {
         self.signal(Signal::STOP);

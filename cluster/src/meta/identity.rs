@@ -52,7 +52,9 @@ pub enum IdentityError {
         detail: String,
     },
     /// The node belongs to a cluster already; that is never overwritten.
-    #[error("{path} exists: this node belongs to a cluster already")]
+    #[error(
+        "{path} exists: this node belongs to a cluster already; one that was removed begins anew with an empty data folder"
+    )]
     Exists {
         /// The file.
         path: PathBuf,

@@ -48,7 +48,8 @@ pub struct MetaConfig {
     pub moving_max: usize,
     /// Wall time.
     pub clock: Clock,
-    /// Called when this node must not go on: it was removed, or its map is from a newer release.
+    /// Called when this node must not go on: its map is from a newer release. A node that was removed finds that in the
+    /// map, see [`Meta::watch`], and may end in good order.
     pub fatal: Arc<dyn Fn(String) + Send + Sync>,
 }
 
@@ -242,12 +243,6 @@ impl Inner {
 async fn follow(inner: Arc<Inner>) {
     loop {
         inner.refresh();
-        let map = inner.view.map();
-        if map.is_removed(inner.me) {
-            let why = format!("node {} was removed from the cluster", inner.me);
-            (inner.config.fatal)(why);
-            return;
-        }
         view::changed(inner.groups.as_ref()).await;
     }
 }

@@ -121,6 +121,8 @@ pub enum NodeState {
     Degraded,
     /// It is being emptied.
     Draining,
+    /// It is empty, and may be stopped, removed, or taken back.
+    Drained,
     /// All is well.
     Up,
 }

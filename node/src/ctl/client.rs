@@ -38,7 +38,13 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(server: &str) -> Result<Self, Failure> {
-        let server = server.trim_end_matches('/').to_owned();
+        // HOST:PORT is what people type at night.
+        let scheme = if server.contains("://") {
+            ""
+        } else {
+            "http://"
+        };
+        let server = format!("{scheme}{}", server.trim_end_matches('/'));
         let uri: Uri = server
             .parse()
             .map_err(|error| Failure::Usage(format!("--server {server}: {error}")))?;
@@ -217,12 +223,14 @@ mod tests {
     #[test]
     fn a_server_is_a_plain_http_origin() {
         for bad in [
-            "localhost:8080",
             "https://localhost",
+            "localhost:8080/api",
             "http://localhost/api",
             "http://",
         ] {
             assert!(Client::new(bad).is_err(), "{bad}");
         }
+        let short = Client::new("localhost:8080").expect("an address is enough");
+        assert_eq!(short.uri(&["livez"], &[]), "http://localhost:8080/livez");
     }
 }

@@ -40,9 +40,13 @@ pub(super) async fn run(
             change_node(client, node, "drain", json!({})).await?;
             if wait {
                 emptied(client, node).await?;
-                return Ok(noted(format!("node {node} is empty\n")));
+                return Ok(noted(format!(
+                    "node {node} is empty: stop it, `umbel ctl remove {node}`, or `umbel ctl undrain {node}`\n"
+                )));
             }
-            Ok(noted(format!("node {node} is being emptied\n")))
+            Ok(noted(format!(
+                "node {node} is being emptied; `umbel ctl nodes --watch` shows how far it is\n"
+            )))
         },
         Command::Undrain { node } => {
             change_node(client, node, "undrain", json!({})).await?;
@@ -53,7 +57,8 @@ pub(super) async fn run(
         Command::Remove { node, force } => {
             change_node(client, node, "remove", json!({ "force": force })).await?;
             Ok(noted(format!(
-                "node {node} is no part of the cluster any more\n"
+                "node {node} is no part of the cluster any more, and its number is never used again. If it runs, it ends by \
+                 itself (exit code 3).\nTo use its machine again, empty its data folder and let it join with a new token.\n"
             )))
         },
         Command::Transfer { shard, node } => {
@@ -112,7 +117,8 @@ async fn emptied(client: &Client, node: u64) -> Result<(), Failure> {
         // Removed meanwhile: there is nothing left to empty.
         let Some(found) = found else { return Ok(()) };
         let left = ["owned", "copies", "connections"].map(|key| found[key].as_u64());
-        if left.iter().all(|count| *count == Some(0)) {
+        // That it is empty is written down a moment later, and only then it may be removed.
+        if left.iter().all(|count| *count == Some(0)) && found["state"] != "draining" {
             return Ok(());
         }
         if found["draining"] == false {

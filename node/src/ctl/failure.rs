@@ -10,7 +10,9 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Usage(String),
     /// No whole answer came.
-    #[error("{server}: {detail}")]
+    #[error(
+        "{server}: {detail}: that node is down, or its API is elsewhere; any other node of the cluster answers as well (--server)"
+    )]
     NoAnswer {
         /// Who was asked.
         server: String,

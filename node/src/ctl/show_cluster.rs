@@ -53,7 +53,7 @@ pub(super) fn shards(body: &Value, style: Style) -> String {
             cell(shard, "id"),
             state(&shard["state"]),
             owner,
-            cell(shard, "term"),
+            Cell::new(&term(&shard["term"])),
             Cell::new(&copies.join(", ")),
             lag(&most),
             Cell::new(&reasons(&shard["why"])),
@@ -65,6 +65,13 @@ pub(super) fn shards(body: &Value, style: Style) -> String {
 /// Alone on its line, so that a script can take it as it is.
 pub(super) fn token(body: &Value, _style: Style) -> String {
     format!("{}\n", text(&body["token"]))
+}
+
+/// How often the owner changed. The lower bits are the owner's number, which has a column.
+fn term(value: &Value) -> String {
+    const NODE_BITS: u32 = 24;
+    let changes = value.as_u64().map(|term| term >> NODE_BITS);
+    changes.map_or_else(String::new, |changes| changes.to_string())
 }
 
 fn copy(copy: &Value) -> String {

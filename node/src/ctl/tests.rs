@@ -298,7 +298,7 @@ async fn a_shard_shows_its_owner_and_how_far_its_copies_are() {
 #[tokio::test]
 async fn a_drain_waits_until_nothing_is_left() {
     let left = r#"{"items":[{"id":2,"state":"draining","owned":1,"copies":1,"connections":1}]}"#;
-    let empty = r#"{"items":[{"id":2,"state":"draining","owned":0,"copies":0,"connections":0}]}"#;
+    let empty = r#"{"items":[{"id":2,"state":"drained","owned":0,"copies":0,"connections":0}]}"#;
     let (url, asked) = server(vec![(204, ""), (200, left), (200, empty)]).await;
     let done = ctl(&url, &["drain", "2", "--wait"]).await.expect("drained");
     assert!(done.note.contains("node 2 is empty"), "{}", done.note);

@@ -118,12 +118,12 @@ impl World {
             Stage::Drained => Some("it is empty and may be stopped or removed".to_owned()),
             Stage::Joining | Stage::Active | Stage::Removed => None,
         };
-        let is_draining = stage.is_some();
         why.extend(stage);
-        let verdict = match (is_sound, is_draining) {
+        let verdict = match (is_sound, node.state) {
             (false, _) => NodeState::Degraded,
-            (true, true) => NodeState::Draining,
-            (true, false) => NodeState::Up,
+            (true, Stage::Draining) => NodeState::Draining,
+            (true, Stage::Drained) => NodeState::Drained,
+            (true, Stage::Joining | Stage::Active | Stage::Removed) => NodeState::Up,
         };
         (verdict, why)
     }

@@ -15,7 +15,8 @@ use umbel_cluster::{
     meta::{Meta, MetaConfig, MetaError, ShardGroups},
 };
 use umbel_core::{
-    cluster::{ClusterMap, Command, Rejected},
+    cluster::{ClusterMap, Command, NodeState, Rejected},
+    ids::{NodeId, ShardId},
     time::Timestamp,
 };
 use umbel_http::operator::{Denied, Token};
@@ -229,6 +230,24 @@ impl Company {
         linked.drainer = Some(drainer.start());
     }
 
+    /// Waits until this node was removed from the cluster: its own map says so, or a node that turns it away. It never
+    /// takes part again. Says from whom it knows.
+    pub(super) async fn removed(&self) -> String {
+        let Some(linked) = &self.linked else {
+            return std::future::pending().await;
+        };
+        let me = self.nodes.me();
+        let (mut map, mut told) = (linked.meta.watch(), linked.transport.told_removed());
+        tokio::select! {
+            Ok(_) = map.wait_for(|map| map.is_removed(me)) => "the map of the cluster".to_owned(),
+            Ok(peer) = told.wait_for(Option::is_some) => {
+                peer.map_or_else(String::new, |peer| format!("node {peer}"))
+            },
+            // Both end with the node.
+            else => std::future::pending().await,
+        }
+    }
+
     /// Gives the shards of this node to others. Nobody else has them in a cluster of one.
     pub(super) async fn hand_over(&self, disk: &Disk, within: Duration) {
         if let Some(linked) = &self.linked {
@@ -277,8 +296,10 @@ impl Council for OfMeta {
 
     fn command(&self, command: Command) -> BoxFuture<'_, Result<(), Denied>> {
         Box::pin(async move {
+            let subject = Subject::of(&command);
             let done = self.meta.command(command).await;
-            done.map(|_outcome| ()).map_err(denied)
+            done.map(|_outcome| ())
+                .map_err(|error| subject.denied(error))
         })
     }
 
@@ -290,6 +311,47 @@ impl Council for OfMeta {
                 expires_at: (self.clock.wall() + ttl).into(),
             })
         })
+    }
+}
+
+/// What a refusal is about, for the words that tell an operator what to do instead.
+enum Subject {
+    Remove(NodeId),
+    Prefer(ShardId, NodeId),
+    Other,
+}
+
+impl Subject {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "most refusals say enough")]
+    fn of(command: &Command) -> Self {
+        match command {
+            Command::Remove { node, .. } => Self::Remove(*node),
+            Command::Prefer {
+                shard,
+                node: Some(node),
+            } => Self::Prefer(*shard, *node),
+            _ => Self::Other,
+        }
+    }
+
+    fn denied(&self, error: MetaError) -> Denied {
+        match (self, &error) {
+            (
+                Self::Remove(node),
+                MetaError::Rejected(Rejected::NodeState {
+                    state: NodeState::Active | NodeState::Draining,
+                    ..
+                }),
+            ) => Denied::Conflict(format!(
+                "{error}: `umbel ctl drain {node} --wait` comes first; a node that is lost is removed with --force"
+            )),
+            (Self::Prefer(shard, node), MetaError::Rejected(Rejected::Invalid { .. })) => {
+                Denied::Conflict(format!(
+                    "node {node} keeps no copy of shard {shard}; `umbel ctl shards` shows who does"
+                ))
+            },
+            _ => denied(error),
+        }
     }
 }
 

@@ -179,6 +179,16 @@ impl Node {
         self.edges.endpoints()
     }
 
+    /// Waits until the cluster has removed this node, and tells who said so.
+    pub async fn removed(&self) -> String {
+        self.company.removed().await
+    }
+
+    /// This node's number.
+    pub fn id(&self) -> u64 {
+        self.company.nodes.me().0
+    }
+
     /// Not ready, no new connections, those that are there sent away, what is in flight finished, the disk closed.
     pub async fn shutdown(self, patience: Duration) {
         let began = Instant::now();

@@ -132,7 +132,10 @@ async fn greet(shared: &Shared, stream: TcpStream) -> Result<Guest, Turned> {
     match checked {
         Ok(hello) => Ok(Guest::Node(stream, hello)),
         Err(turned) => {
-            let reply = Reply::Refused(turned.1.clone());
+            let reply = Reply::Refused {
+                why: turned.1.clone(),
+                is_removed: turned.0 == Refusal::Removed,
+            };
             // Whether it hears why is not our concern.
             drop(hello::write(&mut stream, &reply.encode()).await);
             drop(stream.shutdown().await);

@@ -190,7 +190,12 @@ async fn greet(
             remembers(shared, peer, &welcome)?;
             Ok((stream, welcome))
         },
-        Reply::Refused(why) => Err(Failure::Turned(Refusal::Turned, why)),
+        Reply::Refused { why, is_removed } => {
+            if is_removed {
+                shared.told_removed(peer.node);
+            }
+            Err(Failure::Turned(Refusal::Turned, why))
+        },
     }
 }
 

@@ -90,7 +90,11 @@ pub(super) struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     Welcome(Welcome),
-    Refused(String),
+    Refused {
+        why: String,
+        /// The dialler was removed from the cluster: no node of it will ever welcome it again.
+        is_removed: bool,
+    },
 }
 
 /// The dialler may speak.
@@ -154,9 +158,10 @@ impl Reply {
                 out.put_u8(welcome.regressed.into());
                 put_text(out, &welcome.software);
             },
-            Self::Refused(why) => {
+            Self::Refused { why, is_removed } => {
                 out.put_u8(0);
                 put_text(out, why);
+                out.put_u8((*is_removed).into());
             },
         })
     }
@@ -164,7 +169,11 @@ impl Reply {
     /// `None`: these are no such words.
     pub(super) fn decode(mut bytes: Bytes) -> Option<Self> {
         match bytes.try_get_u8().ok()? {
-            0 => Some(Self::Refused(get_text(&mut bytes)?)),
+            0 => Some(Self::Refused {
+                why: get_text(&mut bytes)?,
+                // An older release does not say it.
+                is_removed: bytes.try_get_u8().is_ok_and(|flag| flag != 0),
+            }),
             1 => Some(Self::Welcome(Welcome {
                 version: bytes.try_get_u16_le().ok()?,
                 boot: Boot(bytes.try_get_u64_le().ok()?),
@@ -264,7 +273,10 @@ mod tests {
 
     #[tokio::test]
     async fn words_come_back_and_what_a_newer_release_appends_is_ignored() {
-        let refused = Reply::Refused("w".repeat(400));
+        let refused = |is_removed| Reply::Refused {
+            why: "w".repeat(255),
+            is_removed,
+        };
         for more in [&[][..], b"newer"] {
             let mut bytes = body(hello().encode()).await.to_vec();
             bytes.extend_from_slice(more);
@@ -273,10 +285,20 @@ mod tests {
             bytes.extend_from_slice(more);
             assert_eq!(Reply::decode(bytes.into()), Some(welcome()));
         }
-        let Some(Reply::Refused(why)) = Reply::decode(body(refused.encode()).await) else {
-            panic!("a refusal stays one");
-        };
-        assert_eq!(why.len(), 255);
+        for is_removed in [false, true] {
+            let long = Reply::Refused {
+                why: "w".repeat(400),
+                is_removed,
+            };
+            let bytes = body(long.encode()).await;
+            assert_eq!(
+                Reply::decode(bytes.clone()),
+                Some(refused(is_removed)),
+                "cut"
+            );
+            let older = bytes.slice(..bytes.len() - 1);
+            assert_eq!(Reply::decode(older), Some(refused(false)), "not said");
+        }
     }
 
     #[test]

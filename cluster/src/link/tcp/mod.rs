@@ -124,6 +124,12 @@ impl TcpTransport {
         self.shared.regressed.subscribe()
     }
 
+    /// Whether a peer has said that this node was removed from the cluster, and who. Never turns back: numbers are not used
+    /// again.
+    pub fn told_removed(&self) -> watch::Receiver<Option<NodeId>> {
+        self.shared.removed.subscribe()
+    }
+
     /// Gives those who want to become nodes somebody to talk to. Only the first call counts.
     pub fn serve_join(&self, joins: Joins) {
         self.shared.joins.get_or_init(|| joins);

@@ -69,6 +69,8 @@ pub(super) struct Shared {
     pub(super) changed: Arc<Notify>,
     pub(super) peers: watch::Sender<Vec<Peer>>,
     pub(super) regressed: watch::Sender<bool>,
+    /// Which peer said that this node was removed.
+    pub(super) removed: watch::Sender<Option<NodeId>>,
     pub(super) phase: watch::Sender<Phase>,
 }
 
@@ -101,6 +103,7 @@ impl Shared {
             changed: Arc::new(Notify::new()),
             peers: watch::Sender::new(Vec::new()),
             regressed: watch::Sender::new(false),
+            removed: watch::Sender::new(None),
             phase: watch::Sender::new(Phase::Running),
         })
     }
@@ -127,6 +130,15 @@ impl Shared {
         if !self.regressed.send_replace(true) {
             tracing::error!(%peer, "a peer has met a later life of this node: the disk has gone back in time");
         }
+    }
+
+    /// A peer said that this node was removed.
+    pub(super) fn told_removed(&self, peer: NodeId) {
+        self.removed.send_if_modified(|told| {
+            let is_news = told.is_none();
+            told.get_or_insert(peer);
+            is_news
+        });
     }
 
     /// Publishes what changed, and what changes by time alone.

@@ -74,7 +74,7 @@ async fn reply(stream: &mut TlsStream<TcpStream>, hello: &Hello) -> Reply {
 async fn refusal(a: &TcpTransport, authority: &Authority, hello: &Hello) -> String {
     let mut stream = connect(a, &authority.node(CLUSTER, B), B).await;
     match reply(&mut stream, hello).await {
-        Reply::Refused(why) => why,
+        Reply::Refused { why, .. } => why,
         Reply::Welcome(_) => panic!("it is let in"),
     }
 }
@@ -94,7 +94,7 @@ async fn t33_the_certificate_of_one_node_does_not_speak_for_another() {
     let authority = Authority::new();
     let a = start(&authority, A, Boot(1)).await;
     let mut stream = connect(&a, &authority.node(CLUSTER, C), C).await;
-    let Reply::Refused(why) = reply(&mut stream, &hello()).await else {
+    let Reply::Refused { why, .. } = reply(&mut stream, &hello()).await else {
         panic!("C speaks for B");
     };
     assert!(why.contains("it says it is node 2"), "{why}");
@@ -129,7 +129,7 @@ async fn a_device_certificate_of_the_same_authority_is_refused() {
         let name = tls::wanted(CLUSTER, A).unwrap();
         let mut stream = connector.connect(name, stream).await.unwrap();
         let reply = reply(&mut stream, &hello()).await;
-        assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
+        assert!(matches!(reply, Reply::Refused { .. }), "{reply:?}");
     }
     assert_eq!(a.refusals(Refusal::Identity), 3);
 }
@@ -183,7 +183,7 @@ async fn who_looks_for_another_node_or_has_our_own_id_is_told() {
     let mut twin = hello();
     twin.from = A;
     let mut stream = connect(&a, &authority.node(CLUSTER, A), A).await;
-    let Reply::Refused(why) = reply(&mut stream, &twin).await else {
+    let Reply::Refused { why, .. } = reply(&mut stream, &twin).await else {
         panic!("it is let in");
     };
     assert!(why.contains("own id"), "{why}");

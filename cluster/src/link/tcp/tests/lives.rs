@@ -58,6 +58,15 @@ async fn a_removed_node_is_closed_and_refused_for_good() {
     tokio::time::timeout(Duration::from_secs(10), &mut refused)
         .await
         .expect("its next connection is refused");
+    let mut told = b.told_removed();
+    let told = tokio::time::timeout(Duration::from_secs(10), told.wait_for(Option::is_some));
+    let told = told.await.expect("in time").expect("runs").to_owned();
+    assert_eq!(
+        told,
+        Some(A),
+        "it learns that it was removed, and from whom"
+    );
+    assert_eq!(*a.told_removed().borrow(), None);
     tell(&a, &[(B, b.local_addr())]);
     assert!(a.peers().borrow().iter().all(|peer| peer.node != B));
     let asked = a.notify(B, Service::Fleet, bytes::Bytes::new());
