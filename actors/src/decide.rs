@@ -9,7 +9,7 @@ use umbel_core::{
     shadow::{self, Shadow, ShadowKind},
     time::Timestamp,
 };
-use umbel_storage::{ledger::Refusal, table::Write};
+use umbel_storage::{crash, ledger::Refusal, table::Write};
 
 use crate::{
     adopt,
@@ -359,19 +359,32 @@ impl Turn<'_> {
                     let mut writes = records::writes(self.slot.id(), writes)?;
                     let is_remembered = remembered.is_some();
                     writes.extend(remembered.take());
+                    crash::point("actor.persist.before");
                     self.persist(writes).await?;
+                    crash::point("actor.persist.after");
                     if let Some(memo) = memo.filter(|_| is_remembered) {
                         self.shard.applied.note(memo.id, common.clock.tick());
                     }
                     self.adopt(next.take(), true, hot, now);
+                    crash::point("actor.adopted");
+                },
+                Effect::Reply(Reply::Opened(opened)) => {
+                    crash::point("epoch.granted");
+                    answer = Some(Reply::Opened(opened));
                 },
                 Effect::Reply(reply) => answer = Some(reply),
                 Effect::PublishWill { epoch, message } => {
+                    crash::point("will.before");
                     common.outbox.publish(Arc::new(message)).await;
+                    crash::point("will.published");
                     wills.push(epoch);
                 },
                 Effect::Publish(message) => common.outbox.publish(Arc::new(message)).await,
-                Effect::EndSession { .. } | Effect::Evict { .. } | Effect::Schedule { .. } => {
+                Effect::Evict { .. } => {
+                    crash::point("takeover.evict");
+                    adopt::carry_out(self.shard, self.slot, &effect);
+                },
+                Effect::EndSession { .. } | Effect::Schedule { .. } => {
                     adopt::carry_out(self.shard, self.slot, &effect);
                 },
             }

@@ -13,7 +13,10 @@ use umbel_core::{
     message::Message,
     time::Timestamp,
 };
-use umbel_storage::table::{Operation, Table, Write};
+use umbel_storage::{
+    crash,
+    table::{Operation, Table, Write},
+};
 
 use crate::{
     adopt,
@@ -88,6 +91,7 @@ async fn try_shard(shard: &Arc<Shard>) -> Result<Recovered, Refused> {
     let Some(term) = shard.common.ledger.term(shard.id) else {
         return Ok(Recovered::default());
     };
+    crash::point("recovery.before");
     let before = shard.begin_recovery(term);
     applied::recover(shard).await?;
     let mut recovered = Recovered::default();
@@ -102,10 +106,12 @@ async fn try_shard(shard: &Arc<Shard>) -> Result<Recovered, Refused> {
         after = Some(last.clone());
         recovered.clients += pairs.len();
         recovered.changed += page(shard, term, pairs).await?;
+        crash::point("recovery.page");
         // A node has a hundred thousand of these and two workers.
         tokio::task::yield_now().await;
     }
     shard.end_recovery(term, before);
+    crash::point("recovery.after");
     Ok(recovered)
 }
 

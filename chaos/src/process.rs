@@ -34,6 +34,8 @@ pub(crate) struct Launcher {
     folder: PathBuf,
     /// The network namespace it lives in.
     namespace: Option<String>,
+    /// More of its environment.
+    environment: Vec<(String, String)>,
 }
 
 /// A running node.
@@ -71,7 +73,14 @@ impl Launcher {
             program,
             folder: folder.to_owned(),
             namespace,
+            environment: Vec::new(),
         })
+    }
+
+    /// With more variables in its environment.
+    pub(crate) fn environment(mut self, variables: Vec<(String, String)>) -> Self {
+        self.environment = variables;
+        self
     }
 
     /// Its configuration file.
@@ -81,7 +90,7 @@ impl Launcher {
 
     /// The program, where the node lives.
     pub(crate) fn command(&self) -> Command {
-        match &self.namespace {
+        let mut command = match &self.namespace {
             None => Command::new(&self.program),
             Some(namespace) => {
                 let mut command = Command::new("ip");
@@ -90,7 +99,10 @@ impl Launcher {
                     .arg(&self.program);
                 command
             },
-        }
+        };
+        let variables = self.environment.iter().map(|(name, value)| (name, value));
+        command.envs(variables);
+        command
     }
 
     /// Starts the node and waits until it says where it listens.

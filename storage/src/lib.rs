@@ -4,6 +4,7 @@
 //! Deliberately absent: Raft, actors, topics.
 
 pub mod codec;
+pub mod crash;
 mod digest;
 mod guard;
 pub mod ledger;

@@ -27,7 +27,7 @@ use self::{
     snapshots::{Snapshots, failure},
 };
 use crate::{
-    digest,
+    crash, digest,
     guard::guarded,
     metrics::state as names,
     snapshot::{self, Snapshot},
@@ -261,9 +261,11 @@ impl State for StateStore {
         if index < applied.mark.index {
             return Ok(());
         }
+        crash::point("state.apply.before");
         let changed = self.with_rows(shard, |rows| {
             apply::apply(rows, shard, &mut applied, index, meta, writes)
         })?;
+        crash::point("state.apply.after");
         names::applied(changed);
         Ok(())
     }
@@ -274,7 +276,9 @@ impl State for StateStore {
 
     fn checkpoint(&self, shard: ShardId) -> Result<Mark, StateError> {
         let mark = self.applied(shard)?;
+        crash::point("state.checkpoint.before");
         self.with_rows(shard, Rows::durable)?;
+        crash::point("state.checkpoint.after");
         names::size(self.size_bytes());
         Ok(mark)
     }
@@ -337,6 +341,7 @@ impl State for StateStore {
         let mut applied = self.shard(id)?.applied.lock();
         let open = || snapshot.open().map_err(failure);
         let mark = snapshot::read(&mut open()?, id, |_, _, _| Ok(()))?;
+        crash::point("state.restore.before");
         self.rebuild(id, &mut applied, Some(&mark), |rows| {
             let put = |table, key: &[u8], value: &[u8]| {
                 let put = rows.put(&row_key(id, table, key), value);
@@ -346,6 +351,7 @@ impl State for StateStore {
             read.map(|_| ())
                 .map_err(|error| Fault::Store(error.to_string()))
         })?;
+        crash::point("state.restore.after");
         tracing::info!(shard = %id, index = mark.index, "shard restored from its snapshot");
         Ok(())
     }

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -153,4 +153,25 @@ fn every_metric_name_follows_the_convention() {
             assert!(fits, "{}: {name}", path.display());
         }
     }
+}
+
+/// What stands between quotes after each `before` in these sources.
+fn named(before: &str, of: impl Fn(&Path) -> bool) -> BTreeSet<String> {
+    let texts = sources().into_iter().filter(|path| of(path));
+    let texts: Vec<String> = texts.map(|p| fs::read_to_string(p).unwrap()).collect();
+    let names = texts.iter().flat_map(|text| text.split(before).skip(1));
+    names
+        .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+        .collect()
+}
+
+/// F7: a point that nobody dies at proves nothing.
+#[test]
+fn nodes_are_made_to_die_at_every_crash_point_there_is() {
+    let points = named(concat!("crash::", "point(\""), |_| true);
+    let tried = named("    \"", |path| {
+        path.ends_with("chaos/src/cluster/points.rs")
+    });
+    assert_eq!(points, tried);
+    assert!(points.len() >= 40, "{points:?}");
 }

@@ -1,6 +1,7 @@
 //! Carries out one fault after the other, each on a cluster that is whole.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,8 +11,11 @@ use tokio::time::sleep;
 
 use super::{
     gaps::Happened,
+    hardships,
     nodes::{Nodes, Shard},
+    points::POINTS,
     schedule::{Kind, Step},
+    weather::Weather,
 };
 use crate::history::History;
 
@@ -24,6 +28,8 @@ pub(super) struct Drive {
     heals_within: Duration,
     /// What was done so far.
     pub(super) happened: Vec<Happened>,
+    /// Point → how often a node was to die there, and how often it did.
+    pub(super) points: BTreeMap<&'static str, (u32, u32)>,
 }
 
 impl Drive {
@@ -33,6 +39,7 @@ impl Drive {
             history,
             heals_within,
             happened: Vec::new(),
+            points: BTreeMap::new(),
         }
     }
 
@@ -42,7 +49,7 @@ impl Drive {
         self.nodes.check()?;
         // A busy machine elects anew now and then.
         self.nodes.whole(self.heals_within).await?;
-        let before = self.owned().await?;
+        let before = self.owned(step.kind.moves_nothing()).await?;
         let owner = before
             .iter()
             .find(|shard| shard.id == step.shard)
@@ -63,7 +70,8 @@ impl Drive {
             .filter(|shard| shard.owner.is_some_and(|owner| victims.contains(&owner)))
             .collect();
         let after = self.nodes.shards(0).await?;
-        let changed = hit.iter().filter(|shard| !after.contains(shard)).count();
+        let is_there = |shard: &&&Shard| after.iter().any(|now| now.is_owned_as(shard));
+        let changed = hit.len() - hit.iter().filter(is_there).count();
         self.happened.push(Happened {
             what: format!("{step}: owner {owner}, victims {victims:?}"),
             kind: step.kind,
@@ -76,12 +84,20 @@ impl Drive {
         Ok(())
     }
 
-    /// All shards, once each has an owner.
-    async fn owned(&self) -> Result<Vec<Shard>> {
+    /// Says how often nodes died where they were to.
+    pub(super) fn tell_points(&self) {
+        for (point, (tried, reached)) in &self.points {
+            println!("{point}: died there {reached} times of {tried}");
+        }
+    }
+
+    /// All shards, once each has an owner; the one that it is to keep, if that matters.
+    async fn owned(&self, to_stay: bool) -> Result<Vec<Shard>> {
         let began = Instant::now();
         loop {
             let shards = self.nodes.shards(0).await?;
-            if shards.iter().all(|shard| shard.owner.is_some()) {
+            let ready = |shard: &Shard| shard.is_at_home() || !to_stay && shard.owner.is_some();
+            if shards.iter().all(ready) {
                 return Ok(shards);
             }
             if began.elapsed() > self.heals_within {
@@ -93,8 +109,17 @@ impl Drive {
 
     fn victims(&self, step: &Step, owner: usize, other: usize) -> Vec<usize> {
         match step.kind {
-            Kind::KillOwner | Kind::PauseOwner | Kind::Isolate | Kind::OneWay => vec![owner],
+            Kind::KillOwner | Kind::PauseOwner | Kind::Isolate | Kind::OneWay | Kind::Starve => {
+                vec![owner]
+            },
             Kind::KillFollower | Kind::Restart => vec![other],
+            // One of them, or all.
+            Kind::Clock if (step.draw / 5).is_multiple_of(2) => vec![owner],
+            Kind::PowerCut
+            | Kind::CrashPoint
+            | Kind::MildNetwork
+            | Kind::BadNetwork
+            | Kind::Clock => self.nodes.indices().collect(),
             Kind::KillMajority => self.nodes.indices().filter(|n| *n != other).collect(),
         }
     }
@@ -141,6 +166,38 @@ impl Drive {
                 self.network()?.deafen(deaf, to).await?;
                 self.cut_for(step.lasts).await?;
             },
+            _ => self.make_hard(step, owner, other, victims).await?,
+        }
+        Ok(())
+    }
+
+    /// The kinds of [`hardships`].
+    async fn make_hard(
+        &mut self,
+        step: &Step,
+        owner: usize,
+        other: usize,
+        victims: &[usize],
+    ) -> Result<()> {
+        match step.kind {
+            Kind::PowerCut => hardships::cut_power(&mut self.nodes, step.lasts).await?,
+            Kind::MildNetwork => {
+                hardships::blow(&self.nodes, Weather::mild(step.draw), step).await?;
+            },
+            Kind::BadNetwork => {
+                hardships::blow(&self.nodes, Weather::bad(step.draw), step).await?;
+            },
+            Kind::Starve => hardships::starve(&self.nodes, owner, step.lasts).await?,
+            Kind::Clock => hardships::move_clocks(&self.nodes, victims, step).await?,
+            Kind::CrashPoint => {
+                let point = POINTS.get(step.draw % POINTS.len()).context("no points")?;
+                let was_reached =
+                    hardships::die_at(&mut self.nodes, point, (owner, other), step).await?;
+                let times = self.points.entry(*point).or_default();
+                times.0 += 1;
+                times.1 += u32::from(was_reached);
+            },
+            _ => bail!("nobody knows how to do {:?}", step.kind),
         }
         Ok(())
     }

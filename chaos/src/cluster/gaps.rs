@@ -79,6 +79,15 @@ pub(super) fn during(events: &Events, happened: &[Happened]) -> usize {
         .count()
 }
 
+/// Shards that moved through faults that may move none.
+pub(super) fn moved(happened: &[Happened]) -> Vec<String> {
+    happened
+        .iter()
+        .filter(|fault| fault.kind.moves_nothing() && fault.changed > 0)
+        .map(|fault| format!("{} shards moved through {}", fault.changed, fault.what))
+        .collect()
+}
+
 /// Shard → beginnings and ends of its successes, by end.
 fn successes(events: &Events, shards: u16) -> BTreeMap<u16, Vec<(Duration, Duration)>> {
     let mut all: BTreeMap<u16, Vec<(Duration, Duration)>> = BTreeMap::new();

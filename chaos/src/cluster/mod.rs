@@ -5,11 +5,21 @@
 //! with readers that come and go; the rules are the oracle's, whichever node said what.
 
 mod caller;
+mod clocks;
+mod doomed;
 mod drive;
+mod enter;
 mod gaps;
+mod hardships;
+mod load;
 mod network;
 mod nodes;
+mod plan;
+mod points;
 mod schedule;
+mod starved;
+mod steady;
+mod weather;
 
 use std::{fs, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
@@ -17,33 +27,23 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use rand::Rng;
 use serde::Serialize;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::time::sleep;
 
 use self::{
-    caller::Caller,
-    drive::Drive,
-    gaps::Happened,
-    nodes::{Nodes, Plan},
-    schedule::Kind,
+    drive::Drive, gaps::Happened, load::Load, nodes::Nodes, plan::Plan, schedule::Kind,
+    steady::Steady,
 };
 use crate::{
     campaign::folder,
     history::{Action, Events, History},
     oracle,
-    queue::{Queue, Readers},
     report::Report,
     site::Site,
-    worker::{Worker, device},
+    worker::device,
 };
 
 /// Load after the last fault.
 const HEALED: Duration = Duration::from_secs(2);
-/// Readers have a minute to receive what is due.
-const FINISH_WITHIN: Duration = Duration::from_secs(90);
 
 /// What to do, and how often.
 #[derive(Args)]
@@ -77,6 +77,9 @@ pub(crate) struct Options {
     /// Message queues with a persistent reader.
     #[arg(long, default_value_t = 2)]
     queues: u16,
+    /// How many milliseconds a fault lasts at most; at least 300.
+    #[arg(long, default_value_t = 4000)]
+    longest_ms: u64,
     /// How many seconds the cluster may take to be whole again after a fault: 30 is the promise on a machine of its own.
     #[arg(long, default_value_t = 30)]
     heals_within: u64,
@@ -89,34 +92,30 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let folder = folder(options.folder.as_ref())?;
     let seed = options.seed.unwrap_or_else(|| rand::rng().random());
-    let names: Vec<String> = options
-        .faults
-        .iter()
-        .filter_map(clap::ValueEnum::to_possible_value)
-        .map(|kind| kind.get_name().to_owned())
-        .collect();
-    println!(
-        "cluster: --seed {seed} --cycles {} --faults {} --nodes {} --shards {} --workers {} --devices {} --queues {} in {}",
+    announce(&options, seed, &folder);
+    let longest = Duration::from_millis(options.longest_ms);
+    let steps = schedule::draw(
+        seed,
         options.cycles,
-        names.join(","),
-        options.nodes,
+        &options.faults,
         options.shards,
-        options.workers,
-        options.devices,
-        options.queues,
-        folder.display()
+        longest,
     );
-    let steps = schedule::draw(seed, options.cycles, &options.faults, options.shards);
     let nodes = Nodes::start(Plan {
         umbel: &options.umbel,
         folder: &folder,
         nodes: options.nodes,
         shards: options.shards,
-        can_be_cut: options.faults.iter().any(|kind| kind.cuts()),
+        faults: &options.faults,
     })
     .await
     .with_context(|| format!("the files are in {}", folder.display()))?;
     let history = Arc::new(History::new());
+    let steady = if options.faults.iter().any(|kind| kind.keeps_devices()) {
+        Some(Steady::start(&nodes.sites, &history).await?)
+    } else {
+        None
+    };
     let mut load = Load::start(&options, seed, &nodes, &history).await?;
     let heals_within = Duration::from_secs(options.heals_within);
     let mut drive = Drive::new(nodes, Arc::clone(&history), heals_within);
@@ -140,12 +139,39 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
             .map(|error| format!("at the end: {error:#}"));
     }
     drive.nodes.end().await?;
+    drive.tell_points();
+    let mut breaches = gaps::moved(&drive.happened);
+    if let Some(steady) = &steady {
+        breaches.extend(steady.judge(&drive.happened)?);
+    }
+    breaches.extend(stopped);
     let found = Found {
         happened: drive.happened,
         void: None,
-        stopped,
+        breaches,
     };
     conclude(&options, seed, found, &history.events(), &folder)
+}
+
+/// Says what makes the run happen again.
+fn announce(options: &Options, seed: u64, folder: &std::path::Path) {
+    let names: Vec<String> = options
+        .faults
+        .iter()
+        .filter_map(clap::ValueEnum::to_possible_value)
+        .map(|kind| kind.get_name().to_owned())
+        .collect();
+    println!(
+        "cluster: --seed {seed} --cycles {} --faults {} --nodes {} --shards {} --workers {} --devices {} --queues {} in {}",
+        options.cycles,
+        names.join(","),
+        options.nodes,
+        options.shards,
+        options.workers,
+        options.devices,
+        options.queues,
+        folder.display()
+    );
 }
 
 /// Reads every device on every node: G1 is about what is there, wherever it is asked for.
@@ -162,7 +188,7 @@ async fn read_all(options: &Options, nodes: &Nodes, history: &Arc<History>) -> R
 struct Found {
     happened: Vec<Happened>,
     void: Option<String>,
-    stopped: Option<String>,
+    breaches: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -195,7 +221,7 @@ fn conclude(
     let is_due = |kind: &Kind| matches!(kind, Kind::KillOwner | Kind::Isolate | Kind::KillMajority);
     if options.faults.iter().any(is_due) && changed == 0 {
         found.void = Some("no shard ever changed its owner".to_owned());
-    } else if during == 0 {
+    } else if during == 0 && !options.faults.iter().all(|kind| *kind == Kind::PowerCut) {
         found.void = Some("nothing was acknowledged during a fault".to_owned());
     }
     let written = Written {
@@ -207,7 +233,7 @@ fn conclude(
         serde_json::to_vec_pretty(&written)?,
     )?;
     let mut verdict = oracle::judge(events);
-    verdict.violations.extend(found.stopped);
+    verdict.violations.extend(found.breaches);
     Report {
         fault: "cluster",
         seed,
@@ -216,58 +242,4 @@ fn conclude(
         verdict,
     }
     .conclude(events, folder)
-}
-
-/// Everybody who works.
-struct Load {
-    stop: watch::Sender<bool>,
-    clients: JoinSet<Result<()>>,
-    readers: Readers,
-}
-
-impl Load {
-    async fn start(
-        options: &Options,
-        seed: u64,
-        nodes: &Nodes,
-        history: &Arc<History>,
-    ) -> Result<Self> {
-        let (stop, stopped) = watch::channel(false);
-        let mut clients = JoinSet::new();
-        let mut readers = Readers::new();
-        for n in 0..options.queues {
-            let queue = Queue::new(n, seed, Arc::clone(history));
-            queue.prepare(&nodes.sites).await?;
-            clients.spawn(queue.clone().publish(nodes.sites.clone(), stopped.clone()));
-            readers.spawn(queue, nodes.sites.clone());
-        }
-        for n in 0..options.workers {
-            let worker = Worker::new(n, options.devices, seed, Arc::clone(history));
-            clients.spawn(worker.work(nodes.sites.clone(), stopped.clone()));
-            let caller = Caller::new(n, options.devices, seed, Arc::clone(history));
-            clients.spawn(caller.work(nodes.sites.clone(), stopped.clone()));
-        }
-        Ok(Self {
-            stop,
-            clients,
-            readers,
-        })
-    }
-
-    async fn end(&mut self) -> Result<()> {
-        self.stop.send_replace(true);
-        // One that fails does not keep the others from receiving what is due.
-        let all = async {
-            let mut first = Ok(());
-            while let Some(client) = self.clients.join_next().await {
-                let ended = client.map_err(anyhow::Error::from).flatten();
-                first = first.and(ended);
-            }
-            first = first.and(self.readers.end().await);
-            first.context("a client could not finish after the last fault")
-        };
-        timeout(FINISH_WITHIN, all)
-            .await
-            .context("a client does not come to an end after the last fault")?
-    }
 }

@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::{process::Command, runtime::Handle, sync::oneshot};
 
+use super::weather::{QUEUE, Relay, Weather};
+
 /// The bridge and the nodes' namespaces; removed when dropped.
 pub(super) struct Network {
     name: String,
@@ -87,8 +89,50 @@ impl Network {
         for n in 0..self.nodes {
             self.exec(&self.namespace(n), &["iptables", "-w", "-F"])
                 .await?;
+            let copies = ["iptables", "-w", "-t", "mangle", "-F"];
+            self.exec(&self.namespace(n), &copies).await?;
         }
         Ok(())
+    }
+
+    /// The same weather on the wires of all nodes, until [`Self::heal`] and the relays' end.
+    pub(super) async fn blow(&self, weather: Weather, seed: u64) -> Result<Vec<Relay>> {
+        let mut relays = Vec::new();
+        for n in 0..self.nodes {
+            let namespace = self.namespace(n);
+            relays.push(Relay::start(&namespace, weather, seed ^ n as u64)?);
+            let others = "10.78.0.0/24";
+            let queue = QUEUE.to_string();
+            let held = ["-A", "OUTPUT", "-d", others, "-j", "NFQUEUE", "--queue-num"];
+            let held = [&["iptables", "-w"], &held[..], &[&queue]].concat();
+            self.exec(&namespace, &held).await?;
+            let twice = weather.twice.to_string();
+            for other in (0..self.nodes).filter(|other| *other != n) {
+                let other = address(other);
+                let copy = [
+                    "iptables",
+                    "-w",
+                    "-t",
+                    "mangle",
+                    "-A",
+                    "OUTPUT",
+                    "-d",
+                    &other,
+                    "-m",
+                    "statistic",
+                    "--mode",
+                    "random",
+                    "--probability",
+                    &twice,
+                    "-j",
+                    "TEE",
+                    "--gateway",
+                    &other,
+                ];
+                self.exec(&namespace, &copy).await?;
+            }
+        }
+        Ok(relays)
     }
 }
 

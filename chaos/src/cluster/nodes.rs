@@ -1,8 +1,7 @@
 //! The cluster's processes.
 
 use std::{
-    fs,
-    path::Path,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -10,61 +9,75 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use tokio::{runtime::Handle, sync::watch, time::sleep};
 
-use super::network::{Inside, Network, address};
+use super::{
+    clocks::Clock,
+    network::{Inside, Network},
+    plan::Plan,
+};
 use crate::{
+    disk::Disk,
     http,
     process::{Endpoints, Launcher, Node},
     site::{Site, Sites},
 };
 
-/// How long a token may take.
-const TOKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How long a new cluster may take.
 const FORMS_WITHIN: Duration = Duration::from_mins(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const LINK_PORT: u16 = 7400;
-
-/// How the cluster is made.
-pub(super) struct Plan<'a> {
-    pub(super) umbel: &'a Path,
-    pub(super) folder: &'a Path,
-    pub(super) nodes: usize,
-    pub(super) shards: u16,
-    pub(super) can_be_cut: bool,
-}
 
 /// All nodes, running or not.
 pub(super) struct Nodes {
-    launchers: Vec<Launcher>,
-    running: Vec<Option<Node>>,
+    pub(super) launchers: Vec<Launcher>,
+    pub(super) running: Vec<Option<Node>>,
     places: Vec<watch::Sender<Option<Endpoints>>>,
     /// Numbers that the cluster gave them.
-    ids: Vec<u64>,
+    pub(super) ids: Vec<u64>,
     inside: Vec<Inside>,
+    pub(super) folder: PathBuf,
+    clocks: Vec<Clock>,
     pub(super) network: Option<Network>,
+    pub(super) disks: Vec<Disk>,
     pub(super) sites: Sites,
 }
 
 /// A shard as the cluster shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Shard {
     pub(super) id: u16,
     /// Index of its owner.
     pub(super) owner: Option<usize>,
+    /// Where it is to be in quiet times.
+    preferred: Option<usize>,
     pub(super) term: u64,
+}
+
+impl Shard {
+    /// Whether nothing will move it by itself.
+    pub(super) fn is_at_home(&self) -> bool {
+        self.owner.is_some() && self.owner == self.preferred
+    }
+
+    /// Whether it has the same owner in the same term.
+    pub(super) fn is_owned_as(&self, other: &Self) -> bool {
+        (self.id, self.owner, self.term) == (other.id, other.owner, other.term)
+    }
 }
 
 impl Nodes {
     /// Makes a cluster and waits until it serves with all its copies.
     pub(super) async fn start(plan: Plan<'_>) -> Result<Self> {
-        let network = if plan.can_be_cut {
+        let network = if plan.has(|kind| kind.needs_network()) {
             Some(Network::create(plan.nodes).await?)
         } else {
             None
         };
         let (mut launchers, mut inside, mut places, mut sites) = (vec![], vec![], vec![], vec![]);
+        let (mut disks, mut clocks) = (vec![], vec![]);
         for n in 0..plan.nodes {
-            launchers.push(launcher(&plan, n, network.as_ref())?);
+            let equipped = plan.equip(n, network.as_ref())?;
+            launchers.push(equipped.launcher);
+            disks.extend(equipped.disk);
+            clocks.extend(equipped.clock);
             if let Some(network) = &network {
                 inside.push(Inside::start(&network.namespace(n))?);
             }
@@ -81,7 +94,10 @@ impl Nodes {
             places,
             ids: Vec::new(),
             inside,
+            folder: plan.folder.to_owned(),
+            clocks,
             network,
+            disks,
             sites: Sites::new(sites),
         };
         for n in 0..plan.nodes {
@@ -94,57 +110,6 @@ impl Nodes {
         }
         this.whole(FORMS_WITHIN).await?;
         Ok(this)
-    }
-
-    /// `umbel cluster init` on the first, `join` on each other.
-    async fn enter(&self, n: usize) -> Result<()> {
-        let launcher = self.launchers.get(n).context("no such node")?;
-        let config = launcher.config();
-        let mut command = launcher.command();
-        command.arg("cluster");
-        if n == 0 {
-            command.arg("init").arg("--config").arg(config);
-        } else {
-            let token = self.token().await?;
-            let seed = format!("{}:{LINK_PORT}", self.host(0));
-            command.arg("join").arg("--config").arg(config);
-            command.args(["--seed", &seed, "--token", &token]);
-        }
-        run(&mut command).await.map(drop)
-    }
-
-    async fn token(&self) -> Result<String> {
-        let first = self.launchers.first().context("no node")?;
-        let up = self.sites.iter().next().and_then(Site::here);
-        let server = format!(
-            "http://{}",
-            up.context("the first node is down")?.endpoints.http
-        );
-        let mut command = first.command();
-        command.args(["ctl", "--server", &server, "-o", "json", "token", "create"]);
-        let began = Instant::now();
-        loop {
-            let made = run(&mut command).await;
-            if let Ok(text) = &made
-                && let Some(token) = serde_json::from_str::<Value>(text)?
-                    .get("token")
-                    .and_then(Value::as_str)
-            {
-                return Ok(token.to_owned());
-            }
-            if began.elapsed() > TOKEN_WITHIN {
-                bail!("no token is made: {made:?}");
-            }
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
-    fn host(&self, n: usize) -> String {
-        if self.network.is_some() {
-            address(n)
-        } else {
-            loopback(n)
-        }
     }
 
     /// Starts a node that does not run.
@@ -173,6 +138,11 @@ impl Nodes {
     pub(super) fn node(&self, n: usize) -> Result<&Node> {
         let node = self.running.get(n).and_then(Option::as_ref);
         node.with_context(|| format!("node {n} does not run"))
+    }
+
+    /// A node's wall clock.
+    pub(super) fn clock(&self, n: usize) -> Result<&Clock> {
+        self.clocks.get(n).context("the clocks cannot be moved")
     }
 
     /// Every node by its index.
@@ -227,10 +197,11 @@ impl Nodes {
         let items = answer.get("items").and_then(Value::as_array);
         let shard = |item: &Value| {
             let number = |key: &str| item.get(key).and_then(Value::as_u64);
-            let owner = number("owner");
+            let node = |key: &str| self.ids.iter().position(|id| Some(*id) == number(key));
             Some(Shard {
                 id: u16::try_from(number("id")?).ok()?,
-                owner: self.ids.iter().position(|id| Some(*id) == owner),
+                owner: node("owner"),
+                preferred: node("preferred"),
                 term: number("term").unwrap_or_default(),
             })
         };
@@ -255,38 +226,4 @@ fn is_whole(cluster: &Value) -> bool {
         && number("shards_served") == shards
         && number("shards_ok") == shards
         && number("nodes_up") == number("nodes")
-}
-
-/// An address of this machine that no other run uses: processes differ by their id.
-fn loopback(n: usize) -> String {
-    let [_, a, b, c] = std::process::id().to_be_bytes();
-    format!("127.{}.{b}.{c}", 16 + usize::from(a & 7) * 4 + n)
-}
-
-fn launcher(plan: &Plan<'_>, n: usize, network: Option<&Network>) -> Result<Launcher> {
-    let folder = plan.folder.join(format!("node-{n}"));
-    fs::create_dir_all(&folder)?;
-    let host = |n| network.map_or_else(|| loopback(n), |_| address(n));
-    let seeds: Vec<String> = (0..plan.nodes)
-        .filter(|other| *other != n)
-        .map(|other| format!("\"{}:{LINK_PORT}\"", host(other)))
-        .collect();
-    let more = format!(
-        "[cluster]\nbind = \"{}:{LINK_PORT}\"\nseeds = [{}]\nzone = \"zone-{n}\"\nshards = {}\n",
-        host(n),
-        seeds.join(", "),
-        plan.shards
-    );
-    let namespace = network.map(|network| network.namespace(n));
-    Launcher::with(plan.umbel, &folder, &folder.join("data"), &more, namespace)
-}
-
-/// Runs a command to its good end; what it printed.
-async fn run(command: &mut tokio::process::Command) -> Result<String> {
-    let done = command.output().await?;
-    if !done.status.success() {
-        let error = String::from_utf8_lossy(&done.stderr);
-        bail!("{command:?}: {}: {}", done.status, error.trim());
-    }
-    Ok(String::from_utf8(done.stdout)?)
 }

@@ -24,12 +24,37 @@ pub(crate) enum Kind {
     Isolate,
     /// The owner of a shard does not hear one other node, or is not heard by it.
     OneWay,
+    /// All nodes lose their power at once: what the disks were not told to keep is gone.
+    PowerCut,
+    /// Between all nodes up to 5 % of the packets are lost, delayed by up to 100 ms, some twice: nobody may fail over.
+    MildNetwork,
+    /// Up to 30 % lost, up to 500 ms late, out of order, some twice, or 1 Mbit/s: slow, never wrong.
+    BadNetwork,
+    /// The owner of a shard gets a tenth of one processor.
+    Starve,
+    /// The wall clock of one node or of all jumps, by an hour or by ten years, or to and fro.
+    Clock,
+    /// A node dies at a named point of its code.
+    CrashPoint,
 }
 
 impl Kind {
-    /// Whether it needs a network that can be cut.
-    pub(super) const fn cuts(self) -> bool {
-        matches!(self, Self::Isolate | Self::OneWay)
+    /// Whether it needs a network of our own.
+    pub(super) const fn needs_network(self) -> bool {
+        matches!(
+            self,
+            Self::Isolate | Self::OneWay | Self::MildNetwork | Self::BadNetwork
+        )
+    }
+
+    /// Whether it must move no shard and begin no term.
+    pub(super) const fn moves_nothing(self) -> bool {
+        matches!(self, Self::MildNetwork | Self::Clock)
+    }
+
+    /// Whether a device that goes on sending must not be told to be offline.
+    pub(super) const fn keeps_devices(self) -> bool {
+        self.moves_nothing() || matches!(self, Self::Starve)
     }
 }
 
@@ -67,15 +92,24 @@ impl fmt::Display for Step {
 }
 
 /// All faults of a run.
-pub(super) fn draw(seed: u64, cycles: u32, kinds: &[Kind], shards: u16) -> Vec<Step> {
+pub(super) fn draw(
+    seed: u64,
+    cycles: u32,
+    kinds: &[Kind],
+    shards: u16,
+    longest: Duration,
+) -> Vec<Step> {
     let mut rng = stream(seed, Concern::Faults);
-    (0..cycles).map(|_| step(&mut rng, kinds, shards)).collect()
+    (0..cycles)
+        .map(|_| step(&mut rng, kinds, shards, longest))
+        .collect()
 }
 
-fn step(rng: &mut StdRng, kinds: &[Kind], shards: u16) -> Step {
+fn step(rng: &mut StdRng, kinds: &[Kind], shards: u16, longest: Duration) -> Step {
     let kind = kinds.choose(rng).copied().unwrap_or(Kind::KillOwner);
     // From less than an election timeout to several.
-    let lasts = rng.random_range(300..4000);
+    let longest = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+    let lasts = rng.random_range(300..longest.max(301));
     Step {
         after: Duration::from_millis(rng.random_range(200..1200)),
         kind,
@@ -93,7 +127,7 @@ mod tests {
     fn one_seed_is_one_schedule() {
         let kinds = [Kind::KillOwner, Kind::PauseOwner, Kind::OneWay];
         let text = |seed| -> Vec<String> {
-            let steps = draw(seed, 50, &kinds, 8);
+            let steps = draw(seed, 50, &kinds, 8, Duration::from_secs(4));
             steps.iter().map(ToString::to_string).collect()
         };
         assert_eq!(text(7), text(7));

@@ -8,7 +8,7 @@ use umbel_core::{
     cluster::{Command, Outcome, Request, RequestId, decide},
     ids::{NodeId, ShardId, Term},
 };
-use umbel_storage::{PeerError, Refusal, Write, nodes::Reach};
+use umbel_storage::{PeerError, Refusal, Write, crash, nodes::Reach};
 
 use super::{
     rows,
@@ -157,7 +157,10 @@ impl Inner {
             Ok(writes) => writes,
             Err(error) => return Answer::Failed(error.to_string()),
         };
-        match self.propose(&mut doubt, term, writes).await {
+        crash::point("meta.before");
+        let proposed = self.propose(&mut doubt, term, writes).await;
+        crash::point("meta.after");
+        match proposed {
             Ok(()) => {
                 self.refresh();
                 Answer::Decided(Ok(decision.outcome))

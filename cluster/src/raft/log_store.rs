@@ -17,7 +17,10 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 use tokio::sync::oneshot;
-use umbel_storage::log::{Done, GroupId, GroupLog, LogError, Meta};
+use umbel_storage::{
+    crash,
+    log::{Done, GroupId, GroupLog, LogError, Meta},
+};
 
 use crate::raft::{
     Damage, Fatal,
@@ -264,9 +267,12 @@ impl RaftLogStorage<Types> for LogStore {
             StorageError::from(StorageIOError::write_vote(AnyError::from_dyn(error, None)))
         };
         let bytes = Bytes::from(types::encode_vote(vote).map_err(|error| failed(&error))?);
-        self.durably(|log, done| log.set_meta(self.group, Meta::Vote, bytes.clone(), done))
-            .await
-            .map_err(|error| failed(&error))
+        crash::point("vote.before");
+        let saved = self
+            .durably(|log, done| log.set_meta(self.group, Meta::Vote, bytes.clone(), done))
+            .await;
+        crash::point("vote.saved");
+        saved.map_err(|error| failed(&error))
     }
 
     /// The stored vote, but a leadership of our own does not outlive its process: openraft would take it up again
@@ -310,9 +316,11 @@ impl RaftLogStorage<Types> for LogStore {
         }
         // openraft 0.9 waits for the callback in its core before it does anything else, so waiting here costs
         // nothing, and lets a full disk be waited out.
+        crash::point("append.before");
         let outcome = self
             .durably(|log, done| log.append(self.group, encoded.clone(), done))
             .await;
+        crash::point("append.saved");
         match outcome {
             Ok(()) => {
                 self.last = last;
@@ -329,9 +337,11 @@ impl RaftLogStorage<Types> for LogStore {
     async fn truncate(&mut self, log_id: Id) -> Result<(), StorageError> {
         self.common.truncations.fetch_add(1, Ordering::AcqRel);
         self.common.recent.lock().clear();
+        crash::point("truncate.before");
         self.durably(|log, done| log.truncate(self.group, log_id.index, done))
             .await
             .map_err(|error| write_error(&error))?;
+        crash::point("truncate.saved");
         let range = self.log.range(self.group);
         self.last = if range.is_empty() {
             self.purged
@@ -347,9 +357,11 @@ impl RaftLogStorage<Types> for LogStore {
     async fn purge(&mut self, log_id: Id) -> Result<(), StorageError> {
         let mark = Bytes::from(types::encode_id(&log_id).map_err(|error| write_error(&error))?);
         self.common.recent.lock().applied(log_id.index);
+        crash::point("purge.before");
         self.durably(|log, done| log.purge(self.group, log_id.index, mark.clone(), done))
             .await
             .map_err(|error| write_error(&error))?;
+        crash::point("purge.saved");
         self.purged = Some(log_id);
         if self.last.is_none_or(|last| last.index <= log_id.index) {
             self.last = Some(log_id);

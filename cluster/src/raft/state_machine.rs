@@ -10,7 +10,7 @@ use openraft::{
     AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageIOError,
     storage::RaftStateMachine,
 };
-use umbel_storage::{Write, state::StateError};
+use umbel_storage::{Write, crash, state::StateError};
 
 use crate::{
     codec::{self, Batch},
@@ -132,7 +132,9 @@ impl RaftStateMachine<Types> for StateMachine {
             let error = Damage::new("the group has stopped".to_owned());
             return Err(StorageIOError::write_state_machine(AnyError::new(&error)).into());
         }
+        crash::point("apply.before");
         let outcome = self.apply_all(&mut applied, entries.into_iter()).await;
+        crash::point("apply.after");
         outcome.map_err(|damage| self.stop(&damage))
     }
 
@@ -155,7 +157,9 @@ impl RaftStateMachine<Types> for StateMachine {
             )));
         };
         let mut applied = self.0.applied.lock().await;
+        crash::point("install.before");
         let installed = self.0.install(received).await;
+        crash::point("install.after");
         let stored = installed
             .map_err(|error| self.stop(&Damage::new(format!("install a snapshot: {error}"))))?;
         *applied = Applied {

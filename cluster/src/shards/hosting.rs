@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use tokio::sync::watch;
 use umbel_core::ids::{NodeId, ShardId};
 use umbel_storage::{
-    Owner,
+    Owner, crash,
     log::{GroupId, Meta},
     snapshot::Snapshot,
 };
@@ -82,6 +82,7 @@ impl Shards {
             self.erase(shard).await?;
         }
         let (limits, parts) = (self.config.limits, self.parts.clone());
+        crash::point("replica.begin");
         let shard = Shard::start(shard, limits, parts, Begin::Waiting).await;
         self.begin(Arc::new(shard));
         Ok(())

@@ -9,7 +9,7 @@ use super::{
     high_water::HighWater,
     queue::{Change, Request, Shared},
 };
-use crate::{guard::guarded, metrics::log as names};
+use crate::{crash, guard::guarded, metrics::log as names};
 
 /// Key of the number of the flush, in the node's region.
 pub(super) const KEY_FLUSH: u8 = b'f';
@@ -70,6 +70,7 @@ impl Writer {
         let prepared = self.prepare(requests, &mut batch, &mut pending);
         #[cfg(feature = "plant-ack-early")]
         planted::acknowledge(&mut pending);
+        crash::point("log.flush.before");
         let written = match prepared {
             Ok(()) => self.shared.disk.write(&mut batch),
             Err(reason) => Err(WriteFailure::Fatal(reason)),
@@ -77,9 +78,11 @@ impl Writer {
         match written {
             Ok(bytes) => {
                 self.flush += 1;
+                crash::point("log.flush.durable");
                 self.note_high_water();
                 names::flushed(begun_at.elapsed(), batch.entries, bytes as u64);
                 self.settle(pending);
+                crash::point("log.flush.told");
             },
             Err(WriteFailure::Full) => {
                 self.cuts = cuts_before;

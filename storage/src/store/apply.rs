@@ -10,7 +10,7 @@ use super::{
     shard::Applied,
 };
 use crate::{
-    digest,
+    crash, digest,
     state::Digest,
     table::{Operation, Write},
 };
@@ -154,6 +154,7 @@ fn write(rows: &Rows, applied: &mut Applied, change: Change) -> Result<(), Fault
         after,
     } = change;
     let hash = after.as_ref().map(|(_, hash)| *hash);
+    crash::point("state.row.before");
     match &after {
         Some((value, _)) => rows.put(&row_key, value)?,
         None => rows.remove(&row_key)?,

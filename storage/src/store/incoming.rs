@@ -12,6 +12,7 @@ use umbel_core::ids::ShardId;
 
 use super::snapshots::failure;
 use crate::{
+    crash,
     snapshot::{self, Snapshot},
     state::StateError,
 };
@@ -73,11 +74,13 @@ impl Incoming {
             .create(true)
             .open(&path)
             .map_err(failure)?;
+        crash::point("snapshot.piece.before");
         if let Err(error) = file.write_all(bytes) {
             // Part of the piece may be there: it goes on from where it was.
             file.set_len(offset).map_err(failure)?;
             return Err(failure(error));
         }
+        crash::point("snapshot.piece.after");
         Ok(offset + bytes.len() as u64)
     }
 

@@ -10,6 +10,7 @@ use umbel_core::ids::ShardId;
 
 use super::incoming::{self, Incoming};
 use crate::{
+    crash,
     snapshot::{self, Snapshot},
     state::{Mark, StateError},
 };
@@ -64,11 +65,15 @@ impl Snapshots {
         fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), StateError>,
     ) -> Result<PathBuf, StateError> {
         let mut out = BufWriter::new(File::create(temporary).map_err(failure)?);
+        crash::point("snapshot.created");
         fill(&mut out)?;
         out.flush().map_err(failure)?;
+        crash::point("snapshot.written");
         out.get_ref().sync_all().map_err(failure)?;
         let path = self.path(shard);
+        crash::point("snapshot.synced");
         fs::rename(temporary, &path).map_err(failure)?;
+        crash::point("snapshot.renamed");
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(failure)?;
@@ -84,7 +89,9 @@ impl Snapshots {
         })?;
         let path = self.path(shard);
         if from != path {
+            crash::point("snapshot.received");
             fs::rename(from, &path).map_err(failure)?;
+            crash::point("snapshot.adopted");
             File::open(&self.dir)
                 .and_then(|dir| dir.sync_all())
                 .map_err(failure)?;

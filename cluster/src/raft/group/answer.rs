@@ -5,6 +5,7 @@ use std::sync::Arc;
 use openraft::{LeaderId, ServerState, Vote, raft::AppendEntriesRequest};
 use tokio::sync::Semaphore;
 use umbel_core::ids::NodeId;
+use umbel_storage::crash;
 
 use super::Group;
 use crate::raft::{
@@ -194,6 +195,7 @@ impl Group {
         if !known || self.machine.is_quarantined() || self.is_on_probation() {
             return false;
         }
+        crash::point("transfer.taken");
         self.elect(Some(vote.leader_id)).await
     }
 }

@@ -23,7 +23,7 @@ use metrics::counter;
 use openraft::{EmptyNode, LeaderId, Membership, ServerState};
 use tokio::{task::JoinSet, time::timeout};
 use umbel_core::ids::{NodeId, Term};
-use umbel_storage::Owner;
+use umbel_storage::{Owner, crash};
 
 use super::Group;
 use crate::{
@@ -319,6 +319,7 @@ impl Group {
         if !self.timers.lock().stand(despite) {
             return false;
         }
+        crash::point("elect.before");
         let told = self.raft.trigger().elect().await;
         self.timers.lock().stood();
         if told.is_err() {
@@ -328,9 +329,9 @@ impl Group {
         let mut server = self.server.clone();
         let won =
             server.wait_for(|server| server.state == ServerState::Leader && server.vote.committed);
-        timeout(self.config.election_min, won)
-            .await
-            .is_ok_and(|won| won.is_ok())
+        let won = timeout(self.config.election_min, won).await;
+        crash::point("elect.after");
+        won.is_ok_and(|won| won.is_ok())
     }
 
     async fn would_win(&self) -> bool {

@@ -11,6 +11,7 @@ use openraft::{
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
 use umbel_core::ids::NodeId;
+use umbel_storage::crash;
 
 use super::Group;
 use crate::raft::{
@@ -281,10 +282,12 @@ impl Group {
         change: ChangeMembers<u64, EmptyNode>,
     ) -> Result<(), ChangeError> {
         let within = self.config.changes.step;
+        crash::point("members.before");
         let changing = self.raft.change_membership(change, true);
         let outcome: Result<ClientWriteResponse<Types>, _> = timeout(within, changing)
             .await
             .map_err(|_late| ChangeError::Busy)?;
+        crash::point("members.changed");
         let index = match outcome {
             Ok(response) => response.log_id.index,
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use tokio::{sync::oneshot, time::timeout};
-use umbel_storage::{log::Meta, snapshot::Snapshot};
+use umbel_storage::{crash, log::Meta, snapshot::Snapshot};
 
 use super::{Group, stopped};
 use crate::raft::{Damage, recover::Checkpoint};
@@ -27,6 +27,7 @@ impl Group {
         let mark = Checkpoint::of(&mark)
             .encode()
             .map_err(|error| failed("mark", &error))?;
+        crash::point("checkpoint.before");
         let (sender, receiver) = oneshot::channel();
         self.log.set_meta(
             self.id,
@@ -39,6 +40,7 @@ impl Group {
             Ok(Err(error)) => return Err(failed("checkpoint mark", &error)),
             Err(error) => return Err(failed("checkpoint mark", &error)),
         }
+        crash::point("checkpoint.saved");
         self.machine.prepare();
         self.raft
             .trigger()

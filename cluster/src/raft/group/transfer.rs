@@ -20,6 +20,7 @@ use std::sync::{Arc, atomic::Ordering};
 use metrics::counter;
 use tokio::{task::JoinSet, time::Instant};
 use umbel_core::ids::NodeId;
+use umbel_storage::crash;
 
 use super::{
     Group,
@@ -108,6 +109,7 @@ impl Group {
         }
         let vote = self.server.borrow().vote;
         self.lease.yielded(leader);
+        crash::point("transfer.yielded");
         let mut asked = JoinSet::new();
         let others = members
             .voters
@@ -122,6 +124,7 @@ impl Group {
         }
         while asked.join_next().await.is_some() {}
         self.forget(leader).await;
+        crash::point("transfer.forgotten");
         let ask = Ask::TakeOver { vote: vote.into() };
         let within = self.config.election_min;
         let outcome = mux.ask(to, self.id.0, &ask, None, within).await;
