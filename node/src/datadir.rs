@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -17,7 +18,15 @@ pub enum DataError {
         /// Which file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// A backup was being restored into it when the process ended: part of the data is there.
+    #[error(
+        "{path} holds a part of a backup only, because `umbel restore` did not come to its end: empty it and restore again"
+    )]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
     },
     /// Another process has it.
     #[error("{path} is in use by another process")]
@@ -25,6 +34,49 @@ pub enum DataError {
         /// The folder.
         path: PathBuf,
     },
+}
+
+/// The file that says so.
+const UNFINISHED: &str = "restore.unfinished";
+
+/// From now on the folder holds a part of a backup, also after a crash: no node starts with it. It is made if it is not
+/// there.
+pub(crate) fn begin_restore(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    File::create(path.join(UNFINISHED))?.sync_all()?;
+    File::open(path)?.sync_all()
+}
+
+/// All of the backup is there, durably.
+pub(crate) fn end_restore(path: &Path) -> io::Result<()> {
+    fs::remove_file(path.join(UNFINISHED))?;
+    File::open(path)?.sync_all()
+}
+
+/// Removes everything of a backup that could not be restored; what says that it is a part goes last.
+pub(crate) fn empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?.path();
+        if entry.file_name().is_some_and(|name| name == UNFINISHED) {
+            continue;
+        }
+        if entry.is_dir() {
+            fs::remove_dir_all(entry)?;
+        } else {
+            fs::remove_file(entry)?;
+        }
+    }
+    File::open(path)?.sync_all()?;
+    end_restore(path)
+}
+
+/// Whether a node may start with what is in the folder.
+pub(crate) fn check_whole(path: &Path) -> Result<(), DataError> {
+    if path.join(UNFINISHED).exists() {
+        let path = path.to_owned();
+        return Err(DataError::Unfinished { path });
+    }
+    Ok(())
 }
 
 /// A data folder in use by this process.
@@ -75,5 +127,22 @@ mod tests {
         assert!(matches!(second, Err(DataError::InUse { .. })));
         drop(first);
         DataDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_folder_with_a_part_of_a_backup_is_not_whole_until_it_is_empty_or_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let whole = || check_whole(&path).is_ok();
+        assert!(whole(), "nothing is not a part");
+        begin_restore(&path).unwrap();
+        fs::create_dir(path.join("log")).unwrap();
+        fs::write(path.join("lock"), "").unwrap();
+        assert!(!whole());
+        end_restore(&path).unwrap();
+        assert!(whole());
+        begin_restore(&path).unwrap();
+        empty(&path).unwrap();
+        assert!(whole() && fs::read_dir(&path).unwrap().next().is_none());
     }
 }

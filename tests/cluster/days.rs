@@ -1,9 +1,9 @@
 //! Day two: nodes come, go, are restarted and replaced; the whole is backed up and restored.
 
-use std::sync::Arc;
+use std::{fs, io::Write as _, process::Command, sync::Arc};
 
 use serde_json::json;
-use umbel_tests::{Cluster, Plan, eventually};
+use umbel_tests::{Cluster, Member, Plan, Running, eventually, program};
 
 use crate::support::Writer;
 
@@ -214,6 +214,7 @@ fn a_backup_of_the_cluster_is_restored_into_a_new_one() {
     });
     let first = new.prepare();
     let config = new.node(first).config();
+    a_restore_is_killed(new.node_mut(first), &file);
     let restored = new
         .node(first)
         .umbel(&["restore", "--config", &config, "--in", &file]);
@@ -237,4 +238,29 @@ fn a_backup_of_the_cluster_is_restored_into_a_new_one() {
         .mosquitto_sub(&["-t", "site/+", "-C", "1", "-W", "30"])
         .finish();
     assert_eq!(retained, "dark\n");
+}
+
+/// Lets a restore die in the middle: what it leaves is no node's data, and no backup goes into it.
+fn a_restore_is_killed(node: &mut Member, file: &str) {
+    let (config, pipe) = (node.config(), node.folder().join("half.backup"));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let mut command = Command::new(program("umbel"));
+    command.args(["restore", "--config", &config, "--in"]);
+    let half = node.inside(|| Running::start(command.arg(&pipe)));
+    let backup = fs::read(file).unwrap();
+    let mut into = fs::File::options().write(true).open(&pipe).unwrap();
+    into.write_all(&backup[..backup.len() / 2]).unwrap();
+    let log = node.folder().join("data").join("log");
+    eventually("the restore has begun", || log.exists().then_some(()));
+    drop(half);
+    let again = node.umbel(&["restore", "--config", &config, "--in", file]);
+    assert!(
+        again.error.contains("did not come to its end"),
+        "{}",
+        again.error
+    );
+    node.try_start();
+    assert!(!node.is_running(), "it starts with half the data");
+    node.wipe();
 }

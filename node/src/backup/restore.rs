@@ -14,7 +14,7 @@ use umbel_core::ids::ShardId;
 use umbel_storage::{Ledger, Write, snapshot};
 
 use super::format::{Frame, Manifest, Reader, ShardEnd};
-use crate::{cli::RestoreArgs, config::Config, wire};
+use crate::{cli::RestoreArgs, config::Config, datadir, wire};
 
 /// Bytes of one command: well below what a log entry may hold.
 const COMMAND_BYTES: usize = 256 << 10;
@@ -33,6 +33,7 @@ struct Restored {
 /// Makes the cluster and returns what to tell the user.
 pub(crate) async fn restore(args: &RestoreArgs, config: &Config) -> Result<String> {
     let folder = &config.node.data_dir;
+    datadir::check_whole(folder)?;
     let is_free = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
     ensure!(
         is_free,
@@ -52,32 +53,23 @@ pub(crate) async fn restore(args: &RestoreArgs, config: &Config) -> Result<Strin
         config.cluster.shards,
         manifest.shards
     );
+    // Half a cluster must not be started, whatever happens to this process.
+    datadir::begin_restore(folder).with_context(|| folder.display().to_string())?;
     let restored = fill(reader, &manifest, config).await;
     let restored = match restored {
         Ok(restored) => restored,
         Err(error) => {
-            // It was empty before, and half a cluster must not be started.
-            empty(folder).context("what was restored so far could not be removed")?;
+            // It was empty before.
+            datadir::empty(folder).context("what was restored so far could not be removed")?;
             return Err(error.context(shown()));
         },
     };
+    datadir::end_restore(folder).with_context(|| folder.display().to_string())?;
     let (rows, shards) = (restored.rows, restored.shards);
     Ok(format!(
         "{rows} rows of {shards} shards are in {}",
         folder.display()
     ))
-}
-
-fn empty(folder: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            fs::remove_dir_all(path)?;
-        } else {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
 }
 
 async fn fill(

@@ -35,7 +35,11 @@ use self::{
     residents::Residents,
 };
 use crate::{
-    clock::SystemClock, config::Config, datadir::DataError, identity::Doorkeeper, membership,
+    clock::SystemClock,
+    config::Config,
+    datadir::{self, DataError},
+    identity::Doorkeeper,
+    membership,
 };
 
 /// Share of the drain in which connections are sent away; the rest is for their sessions and the disk.
@@ -219,6 +223,7 @@ impl Node {
 
 /// The disk, and who else is there.
 async fn settle(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Disk, Company), StartError> {
+    datadir::check_whole(&config.node.data_dir)?;
     let identity = membership::identity(config).map_err(StartError::Member)?;
     let me = Me::of(config, identity.as_ref());
     let stores = Stores::open(config, me.shards).await?;
