@@ -30,6 +30,7 @@ mod raft;
 mod shard;
 mod shards;
 pub mod status;
+mod vital;
 pub mod wire;
 
 pub use config::{Config, ConfigError};

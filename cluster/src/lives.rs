@@ -77,9 +77,19 @@ impl Lives {
         })
     }
 
-    /// Whether votes of that node count, and votes may be given to it.
+    /// Whether votes of that node count, and votes may be given to it: in the life it is in now.
     pub(crate) fn vouched(&self, node: NodeId) -> bool {
-        self.vouched.lock().contains_key(&node)
+        let Some(boot) = self.vouched.lock().get(&node).copied() else {
+            return false;
+        };
+        let Some(mux) = self.mux.upgrade() else {
+            return false;
+        };
+        let peers = mux.transport().peers();
+        let peers = peers.borrow();
+        peers
+            .iter()
+            .any(|peer| peer.node == node && peer.boot == Some(boot))
     }
 
     /// A node says which life of this node it met last; true once this node has drawn its conclusions.
@@ -104,8 +114,7 @@ impl Lives {
             "the disk of this node went back in time: nothing here votes until it has caught up"
         );
         for shard in self.hosted.all().values() {
-            let Some(group) = shard.group() else { continue };
-            if let Err(error) = group.begin_probation().await {
+            if let Err(error) = shard.begin_probation(self.log.as_ref()).await {
                 tracing::error!(shard = shard.id.0, %error, "probation cannot be remembered");
                 return false;
             }
@@ -136,12 +145,13 @@ impl Lives {
                 all.clone()
             })
         };
-        self.vouched.lock().insert(node, boot);
         if let Some(all) = newer
             && let Err(error) = identity::set_met(self.log.as_ref(), &all).await
         {
             tracing::warn!(%error, "the lives of other nodes cannot be remembered");
         }
+        // Remembered first: a vote that counted must not be one that this node forgets it could count.
+        self.vouched.lock().insert(node, boot);
     }
 
     /// Nodes that are there and have not answered; those who went are forgotten.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use umbel_core::ids::{NodeId, ShardId, Term};
+use umbel_storage::log::GroupLog;
 
 use crate::{
     config::Limits,
     queue::Queue,
     raft::{
         Damage,
-        group::{Begin, Group, Parts},
+        group::{Begin, Group, Parts, probation},
         machine::Progress,
     },
     status::{Role, ShardStatus},
@@ -132,6 +133,22 @@ impl Shard {
                 ..
             }
         )
+    }
+
+    /// From now on the replica neither votes nor campaigns until it has caught up. One that does not run remembers it for
+    /// when it does; one that is just being stopped or started is to be told again.
+    pub(crate) async fn begin_probation(&self, log: &dyn GroupLog) -> Result<(), String> {
+        // Not waited for: a rebuilding may take long, and all others would be unheard until then.
+        let Ok(ended) = self.moving.try_lock() else {
+            return Err("the replica is being started".to_owned());
+        };
+        if *ended {
+            return Ok(());
+        }
+        match self.group() {
+            Some(group) => group.begin_probation().await,
+            None => probation::remember(log, self.id, true).await,
+        }
     }
 
     async fn raise(&self, parts: Parts, begin: Begin) {

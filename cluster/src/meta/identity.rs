@@ -237,6 +237,10 @@ fn path(data: &Path) -> PathBuf {
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(folder)?;
+    // The folder may be new itself.
+    if let Some(above) = folder.parent() {
+        fs::File::open(above)?.sync_all()?;
+    }
     let draft = path.with_extension("draft");
     // A draft of a crashed run may have other rights.
     match fs::remove_file(&draft) {

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     link::{BoxFuture, Handler, Transport},
+    vital::vital,
     wire,
 };
 
@@ -132,9 +133,14 @@ impl Meta {
             fences: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow(Arc::clone(&inner)));
+        let fatal = || Arc::clone(&inner.config.fatal);
+        let (following, driving) = (
+            follow(Arc::clone(&inner)),
+            driver::drive(Arc::clone(&inner)),
+        );
+        tasks.spawn(vital("following the cluster map", fatal(), following));
         tasks.spawn(introduce(Arc::clone(&inner)));
-        tasks.spawn(driver::drive(Arc::clone(&inner)));
+        tasks.spawn(vital("the driver", fatal(), driving));
         Ok(Arc::new(Self {
             inner,
             tasks: Mutex::new(tasks),

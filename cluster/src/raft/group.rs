@@ -3,7 +3,8 @@
 mod answer;
 mod elect;
 mod members;
-mod probation;
+mod opening;
+pub(crate) mod probation;
 mod snapshots;
 mod transfer;
 
@@ -30,25 +31,23 @@ use tokio::{
 use umbel_core::ids::{ShardId, Term};
 use umbel_storage::{
     Refusal,
-    log::{GroupId, GroupLog, Meta},
+    log::{GroupId, GroupLog},
     state::State,
 };
 
 pub(crate) use self::elect::Act;
 pub use self::members::{ChangeError, Changed, Members};
+use self::opening::{Opened, Opening};
 use crate::{
     clock::Moment,
-    codec,
     config::Config,
     raft::{
         Damage, Fatal,
         lease::Lease,
-        log_store::LogStore,
         machine::{Machine, Progress},
         mux::Mux,
         network::Network,
         recent::Common,
-        recover::{self, Received},
         state_machine::StateMachine,
         types::{self, Payload, Types, Verdict},
     },
@@ -330,10 +329,19 @@ impl Group {
         }
     }
 
-    /// Quarantines the shard when openraft ended the group over something it could not read or write.
+    /// Quarantines the shard when openraft ended the group over something it could not read or write, or panicked.
     pub(crate) fn notice_end(&self) {
-        let running = self.raft.metrics().borrow().running_state.clone();
+        let metrics = self.raft.metrics();
+        let running = metrics.borrow().running_state.clone();
         match running {
+            // The core holds the other end; one that panicked says nothing more.
+            Ok(()) | Err(openraft::error::Fatal::Stopped)
+                if metrics.has_changed().is_err()
+                    && !self.common.stopping.load(Ordering::Acquire) =>
+            {
+                self.machine
+                    .quarantine("the group ended without a word".to_owned());
+            },
             Ok(()) | Err(openraft::error::Fatal::Stopped) => {},
             Err(error) => self.machine.quarantine(format!("the group ended: {error}")),
         }
@@ -378,83 +386,6 @@ impl Group {
             tracing::warn!(shard = self.id.0, %error, "group ended badly");
         }
         self.machine.close().await;
-    }
-}
-
-/// What is looked at before a group starts.
-struct Opening {
-    shard: ShardId,
-    node: u64,
-    log: Arc<dyn GroupLog>,
-    state: Arc<dyn State>,
-    fatal: Fatal,
-    with_peers: bool,
-    told: watch::Sender<u64>,
-}
-
-/// What was found.
-struct Opened {
-    store: LogStore,
-    machine: Machine,
-    /// Whether the group ever had a leader, as far as this node knows.
-    had_leader: bool,
-    probation: bool,
-    sole_voter: bool,
-}
-
-impl Opening {
-    /// Blocks: reads records, and restores a snapshot where that is needed.
-    fn open(self) -> Result<Opened, Damage> {
-        let mut store = self.log_store()?;
-        let (shard, state, log) = (self.shard, self.state.as_ref(), self.log.as_ref());
-        if self.with_peers {
-            match recover::finish_install(shard, state, log, &store)? {
-                Received::Settled => {},
-                Received::Committed(id) => store.trust_upto(id),
-                Received::Installed => store = self.log_store()?,
-            }
-        }
-        let recovered = recover::recover(shard, state, log, &store)?;
-        let sole_voter =
-            recover::sole_voter(self.node, &recovered.applied, &store, self.with_peers)?;
-        if sole_voter {
-            store.trust_whole_log();
-        }
-        let probation = !sole_voter && self.is_on_probation()?;
-        let machine = Machine::new(
-            shard,
-            self.state,
-            store.common(),
-            recovered.applied,
-            recovered.snapshot,
-            self.told,
-        )?;
-        Ok(Opened {
-            had_leader: store.stored_vote()?.is_some(),
-            probation,
-            store,
-            machine,
-            sole_voter,
-        })
-    }
-
-    fn is_on_probation(&self) -> Result<bool, Damage> {
-        let id = GroupId(u64::from(self.shard.0));
-        let noted = self.log.meta(id, Meta::Probation);
-        noted.map_or(Ok(false), |bytes| {
-            codec::decode_meta("probation", &bytes)
-                .map_err(|error| Damage::of_record("probation", &error))
-        })
-    }
-
-    fn log_store(&self) -> Result<LogStore, Damage> {
-        let id = GroupId(u64::from(self.shard.0));
-        LogStore::open(
-            id,
-            self.node,
-            Arc::clone(&self.log),
-            Arc::clone(&self.fatal),
-        )
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     batcher,
     raft::group::{Begin, Group},
     shard::Shard,
+    vital::vital,
 };
 
 impl Shards {
@@ -43,7 +44,11 @@ impl Shards {
     pub(super) fn begin(&self, shard: Arc<Shard>) {
         self.hosted.add(&shard);
         let (log, meters) = (Arc::clone(&self.log), Arc::clone(&self.meters));
-        self.batchers.lock().spawn(batcher::run(shard, log, meters));
+        let batcher = batcher::run(shard, log, meters);
+        let fatal = Arc::clone(&self.parts.fatal);
+        self.batchers
+            .lock()
+            .spawn(vital("a batcher", fatal, batcher));
     }
 
     /// Begins a cluster: the meta group and every shard that is not here yet, with this node as only voter. To be called
@@ -143,9 +148,15 @@ impl Shards {
         self.hosted.with(shard, |shard| shard.applied())
     }
 
-    /// A fresh, durable copy of a shard's rows, for a backup.
+    /// A fresh, durable copy of a shard's rows, for a backup; only on its owner. It has everything that was acknowledged
+    /// before it was asked for.
     pub async fn cut(&self, shard: ShardId) -> Result<Snapshot, String> {
         let group = self.group(shard).map_err(|error| error.to_string())?;
+        // All that was committed before is applied where there is a term. It need not last until the end: what is in the
+        // copy stays true.
+        if group.term().is_none() {
+            return Err(format!("this node does not own shard {shard}"));
+        }
         group.cut().await.map_err(|error| error.to_string())
     }
 

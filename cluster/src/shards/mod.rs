@@ -41,6 +41,7 @@ use crate::{
     },
     shard::Shard,
     status::ShardStatus,
+    vital::vital,
 };
 
 /// Shards that start at the same time. Each may replay its log in portions of up to 64 entries: this bounds the
@@ -148,7 +149,8 @@ impl Shards {
             leave_at: Instant::now(),
         };
         let mut tasks = self.tasks.lock();
-        tasks.push(tokio::spawn(keeper.run()));
+        let fatal = || Arc::clone(&self.parts.fatal);
+        tasks.push(tokio::spawn(vital("the keeper", fatal(), keeper.run())));
         if let Some(mux) = &self.parts.mux {
             let lives = Lives::new(
                 self.boot,
@@ -160,13 +162,13 @@ impl Shards {
             mux.heed(&lives);
             let door = Door::new(&self.hosted, mux, &lives);
             let telling = lives::run(lives, mux.transport().peers());
-            tasks.push(tokio::spawn(telling));
+            tasks.push(tokio::spawn(vital("the count of lives", fatal(), telling)));
             mux.transport().serve(Service::Raft, Arc::new(door));
             let receiver = bulk::Receiver(Arc::downgrade(&self.hosted));
             mux.transport().serve(Service::Bulk, Arc::new(receiver));
             let (hosted, heartbeat) = (Arc::clone(&self.hosted), self.config.heartbeat);
             let conductor = conductor::run(hosted, Arc::clone(mux), heartbeat);
-            tasks.push(tokio::spawn(conductor));
+            tasks.push(tokio::spawn(vital("the conductor", fatal(), conductor)));
         }
         Ok(())
     }

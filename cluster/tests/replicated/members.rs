@@ -240,3 +240,18 @@ async fn the_meta_group_is_a_group_like_any_other() {
     })
     .await;
 }
+
+/// A backup is asked of whom an old hint may name: who does not own the shard has perhaps not all that was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_a_cut_is_made_by_the_owner_only_and_has_what_was_acknowledged() {
+    let world = World::of(3, 1).await;
+    world.put(SHARD, "a", "1").await;
+    let (owner, _) = world.served(SHARD).await;
+    let cut = world.at(owner).shards.cut(SHARD).await.expect("cut");
+    let applied = world.at(owner).shards.applied(SHARD).expect("hosted");
+    assert!(cut.mark.index >= *applied.borrow() && cut.mark.index > 0);
+    for id in (1..=3).filter(|id| *id != owner) {
+        let refused = world.at(id).shards.cut(SHARD).await;
+        assert!(refused.is_err_and(|why| why.contains("does not own")));
+    }
+}

@@ -165,7 +165,7 @@ impl Group {
             || server.state == ServerState::Shutdown
             || self.campaigning.load(Ordering::Acquire)
             || self.is_quarantined()
-            || self.is_on_probation()
+            || (self.is_on_probation() && voters.len() > 1)
         {
             return Act::Wait;
         }
@@ -293,7 +293,8 @@ impl Group {
 
     /// Asks for votes, if a majority would give theirs.
     pub(crate) async fn campaign(self: Arc<Self>) {
-        let would = self.would_win().await;
+        let may = !self.is_on_probation() || self.is_alone_indeed().await;
+        let would = may && self.would_win().await;
         let won = would && self.elect(None).await;
         let outcome = match (would, won) {
             (_, true) => "won",

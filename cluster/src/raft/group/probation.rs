@@ -8,10 +8,24 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use openraft::LeaderId;
-use umbel_storage::log::Meta;
+use umbel_core::ids::{NodeId, ShardId};
+use umbel_storage::{
+    Reach,
+    log::{GroupId, GroupLog, Meta},
+};
 
 use super::Group;
-use crate::{codec::encode_meta, identity, raft::types::Id};
+use crate::{
+    codec::encode_meta,
+    identity,
+    raft::{mux::Lost, rpc::Ask, types::Id},
+};
+
+/// Writes down whether a replica is on probation, also of one that does not run.
+pub(crate) async fn remember(log: &dyn GroupLog, shard: ShardId, on: bool) -> Result<(), String> {
+    let bytes = encode_meta(on).map_err(|error| error.to_string())?;
+    identity::set(log, GroupId(u64::from(shard.0)), Meta::Probation, bytes).await
+}
 
 impl Group {
     /// Whether the replica may neither vote nor campaign.
@@ -19,24 +33,56 @@ impl Group {
         self.probation.load(Ordering::Acquire)
     }
 
-    /// From now on the replica neither votes nor campaigns, also after a restart. Nothing changes where this node is the
-    /// only voter: nobody else has more.
+    /// From now on the replica neither votes nor campaigns, also after a restart. One that knows of no other voter stops
+    /// serving, and campaigns when nobody says that there are some: see [`Group::is_alone_indeed`].
     pub(crate) async fn begin_probation(&self) -> Result<(), String> {
-        let alone = {
-            let server = self.server.borrow();
-            let mut voters = server.membership_config.membership().voter_ids();
-            voters.next() == Some(self.node) && voters.next().is_none()
-        };
-        if alone {
-            return Ok(());
-        }
         self.probation.store(true, Ordering::Release);
+        if self.knows_no_other_voter() {
+            let vote = self.server.borrow().vote;
+            if vote.committed && vote.leader_id.node_id == self.node {
+                // The conductor ends a leadership that may not speak.
+                self.lease.yielded(vote.leader_id);
+            }
+        }
         self.remember_probation(true).await
     }
 
+    /// Whether this node is the only voter, as far as its disk remembers.
+    pub(super) fn knows_no_other_voter(&self) -> bool {
+        let server = self.server.borrow();
+        let mut voters = server.membership_config.membership().voter_ids();
+        voters.next() == Some(self.node) && voters.next().is_none()
+    }
+
+    /// An only voter on probation: its disk may be older than the membership of the others. Who has a replica of the group
+    /// would show that; if everybody who can be asked has none, nobody has more than this node.
+    pub(super) async fn is_alone_indeed(&self) -> bool {
+        let Some(mux) = &self.mux else { return true };
+        let others: Vec<NodeId> = {
+            let peers = mux.transport().peers();
+            let peers = peers.borrow();
+            let connected = peers.iter().filter(|peer| peer.reach == Reach::Connected);
+            connected.map(|peer| peer.node).collect()
+        };
+        if others.is_empty() {
+            return false;
+        }
+        for other in others {
+            let within = self.config.election_min;
+            let asked = mux.ask(other, self.id.0, &Ask::Ready, None, within);
+            if !matches!(asked.await, Err(Lost::NoGroup)) {
+                return false;
+            }
+        }
+        let forgotten = self.remember_probation(false).await.is_ok();
+        if forgotten {
+            self.probation.store(false, Ordering::Release);
+        }
+        forgotten
+    }
+
     async fn remember_probation(&self, on: bool) -> Result<(), String> {
-        let bytes = encode_meta(on).map_err(|error| error.to_string())?;
-        identity::set(self.log.as_ref(), self.id, Meta::Probation, bytes).await
+        remember(self.log.as_ref(), self.machine.shard(), on).await
     }
 
     /// A leader said what it has committed.

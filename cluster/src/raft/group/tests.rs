@@ -6,6 +6,7 @@ use tokio::time::timeout;
 use umbel_core::ids::NodeId;
 use umbel_storage::{
     Table, Write,
+    log::Meta,
     memory::{MemoryLog, MemoryState},
     state::Health,
 };

@@ -10,6 +10,7 @@ use super::*;
 struct FailingLog {
     log: MemoryLog,
     failing: AtomicBool,
+    panicking: AtomicBool,
 }
 
 impl FailingLog {
@@ -35,6 +36,7 @@ impl GroupLog for FailingLog {
         self.log.read(group, range, bytes_max)
     }
     fn append(&self, group: GroupId, entries: Vec<(u64, Bytes)>, done: Done) {
+        assert!(!self.panicking.load(Ordering::Relaxed), "as asked");
         self.log.append(group, entries, self.outcome(done));
     }
     fn truncate(&self, group: GroupId, since: u64, done: Done) {
@@ -67,6 +69,7 @@ async fn a_failed_sync_ends_the_node_and_acknowledges_nothing() {
     let log = Arc::new(FailingLog {
         log: node.log.clone(),
         failing: false.into(),
+        panicking: false.into(),
     });
     let parts = Parts {
         log: Arc::clone(&log) as _,
@@ -91,4 +94,31 @@ async fn a_failed_sync_ends_the_node_and_acknowledges_nothing() {
         Err(Refusal::Unknown),
         "never retried"
     );
+}
+
+/// A core that panics says nothing any more: the shard has to be known as one that serves nothing, and an only voter would
+/// believe in its lease for ever.
+#[tokio::test]
+async fn a_core_that_panics_quarantines_the_shard() {
+    let node = Node::new();
+    let log = Arc::new(FailingLog {
+        log: node.log.clone(),
+        failing: false.into(),
+        panicking: false.into(),
+    });
+    let parts = Parts {
+        log: Arc::clone(&log) as _,
+        ..node.parts(NodeId(1))
+    };
+    let group = start(parts).await.expect("starts");
+    timeout(PATIENCE, group.settled())
+        .await
+        .expect("owns the shard");
+    let term = group.term().expect("owned").0;
+    log.panicking.store(true, Ordering::Relaxed);
+    assert_eq!(group.commit(batch(term, "a")).await, Err(Refusal::Unknown));
+    assert_eq!(group.term(), None);
+    let why = group.quarantined().expect("quarantined");
+    assert!(why.contains("ended"), "{why}");
+    group.shutdown().await;
 }

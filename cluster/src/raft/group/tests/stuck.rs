@@ -1,9 +1,13 @@
 //! What piles up while openraft's core waits for a disk, and what becomes of a leadership that nobody ended.
 
 use super::*;
-use crate::raft::{
-    group::answer::APPENDS_MAX,
-    rpc::{Answer, Append, Ask},
+use crate::{
+    codec,
+    raft::{
+        group::answer::APPENDS_MAX,
+        rpc::{Answer, Append, Ask},
+    },
+    shard::Shard,
 };
 
 fn beat_of(term: u64) -> Ask {
@@ -75,4 +79,19 @@ async fn a_leadership_that_was_given_away_and_not_ended_is_ended_once() {
             .expect("ended")
             .expect("runs"),
     );
+}
+
+/// F16: a replica that does not run is on probation too when its node has forgotten something, as soon as it does run.
+#[tokio::test]
+async fn a_replica_that_is_down_remembers_its_probation_for_when_it_runs() {
+    let node = Node::new();
+    node.append(0, b"no entry".to_vec());
+    let parts = node.parts(NodeId(1));
+    let limits = parts.config.limits;
+    let shard = Shard::start(SHARD, limits, parts, Begin::Waiting).await;
+    assert!(shard.group().is_none() && shard.is_quarantined());
+    assert_eq!(node.log.meta(GROUP, Meta::Probation), None);
+    shard.begin_probation(&node.log).await.expect("remembered");
+    let noted = node.log.meta(GROUP, Meta::Probation).expect("remembered");
+    assert_eq!(codec::decode_meta("probation", &noted).ok(), Some(true));
 }
