@@ -138,6 +138,12 @@ impl History {
         });
     }
 
+    /// How many operations came to an end so far.
+    pub(crate) fn operations(&self) -> usize {
+        let events = self.events.lock().expect("nobody panics while recording");
+        events.devices.values().map(Vec::len).sum()
+    }
+
     /// Whether the last number acknowledged to a queue has been received.
     pub(crate) fn is_drained(&self, queue: &str) -> bool {
         let events = self.events.lock().expect("nobody panics while recording");

@@ -51,14 +51,41 @@ fn nothing_acknowledged_is_lost_when_networks_break() {
 /// F6, G1: all nodes lose their power at once; what the disks were not told to keep is gone. Needs root and loop devices.
 #[test]
 fn f6_nothing_acknowledged_is_lost_when_all_nodes_lose_their_power_at_once() {
-    campaign(&["--cycles", "3", "--seed", "17", "--faults", "power-cut"]);
+    campaign(&[
+        "--cycles",
+        "4",
+        "--seed",
+        "17",
+        "--faults",
+        "power-cut",
+        "--longest-ms",
+        "600",
+    ]);
 }
 
-/// F7, G1 to G4: a node dies before, between and after what it makes durable, does and tells. The seed leads to points
-/// that load alone passes; the others are for long campaigns.
+/// F7, G1 to G4: a node dies before, between and after what it makes durable, does and tells: at points to which load
+/// leads. `umbel-chaos cluster --faults crash-point` tries all.
 #[test]
 fn f7_nothing_acknowledged_is_lost_when_nodes_die_at_points_of_their_code() {
-    campaign(&["--cycles", "4", "--seed", "19", "--faults", "crash-point"]);
+    let points = [
+        "log.flush.before",
+        "append.saved",
+        "state.row.before",
+        "snapshot.synced",
+        "checkpoint.saved",
+        "actor.persist.after",
+        "epoch.granted",
+    ];
+    campaign(&[
+        "--cycles",
+        "7",
+        "--seed",
+        "19",
+        "--faults",
+        "crash-point",
+        "--points",
+        &points.join(","),
+    ]);
 }
 
 /// F11: up to 5 % of the packets lost and 100 ms late: no shard fails over and no device is offline. Needs root.

@@ -20,6 +20,9 @@ use super::{
 use crate::history::History;
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Operations between two faults, at least, if the machine does them in time.
+const AT_STAKE: usize = 100;
+const LOAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// Breaks and heals.
 pub(super) struct Drive {
@@ -28,17 +31,29 @@ pub(super) struct Drive {
     heals_within: Duration,
     /// What was done so far.
     pub(super) happened: Vec<Happened>,
+    /// Where nodes are to die, in turn.
+    wanted: Vec<&'static str>,
     /// Point → how often a node was to die there, and how often it did.
     pub(super) points: BTreeMap<&'static str, (u32, u32)>,
 }
 
 impl Drive {
-    pub(super) fn new(nodes: Nodes, history: Arc<History>, heals_within: Duration) -> Self {
+    pub(super) fn new(
+        nodes: Nodes,
+        history: Arc<History>,
+        heals_within: Duration,
+        points: Vec<&'static str>,
+    ) -> Self {
         Self {
             nodes,
             history,
             heals_within,
             happened: Vec::new(),
+            wanted: if points.is_empty() {
+                POINTS.to_vec()
+            } else {
+                points
+            },
             points: BTreeMap::new(),
         }
     }
@@ -49,6 +64,7 @@ impl Drive {
         self.nodes.check()?;
         // A busy machine elects anew now and then.
         self.nodes.whole(self.heals_within).await?;
+        self.something_is_at_stake().await;
         let before = self.owned(step.kind.moves_nothing()).await?;
         let owner = before
             .iter()
@@ -88,6 +104,14 @@ impl Drive {
     pub(super) fn tell_points(&self) {
         for (point, (tried, reached)) in &self.points {
             println!("{point}: died there {reached} times of {tried}");
+        }
+    }
+
+    /// Waits for load: a fault that hits nothing shows nothing, and a busy machine is slow.
+    async fn something_is_at_stake(&self) {
+        let (began, before) = (Instant::now(), self.history.operations());
+        while self.history.operations() < before + AT_STAKE && began.elapsed() < LOAD_WITHIN {
+            sleep(LOOK_EVERY).await;
         }
     }
 
@@ -190,10 +214,18 @@ impl Drive {
             Kind::Starve => hardships::starve(&self.nodes, owner, step.lasts).await?,
             Kind::Clock => hardships::move_clocks(&self.nodes, victims, step).await?,
             Kind::CrashPoint => {
-                let point = POINTS.get(step.draw % POINTS.len()).context("no points")?;
+                let tried = self
+                    .points
+                    .values()
+                    .map(|(tried, _)| *tried as usize)
+                    .sum::<usize>();
+                let point = *self
+                    .wanted
+                    .get(tried % self.wanted.len())
+                    .context("no points")?;
                 let was_reached =
                     hardships::die_at(&mut self.nodes, point, (owner, other), step).await?;
-                let times = self.points.entry(*point).or_default();
+                let times = self.points.entry(point).or_default();
                 times.0 += 1;
                 times.1 += u32::from(was_reached);
             },

@@ -77,6 +77,9 @@ pub(crate) struct Options {
     /// Message queues with a persistent reader.
     #[arg(long, default_value_t = 2)]
     queues: u16,
+    /// Points of `crash-point`, taken in turn; all, if none is named.
+    #[arg(long, value_delimiter = ',', value_parser = points::known)]
+    points: Vec<&'static str>,
     /// How many milliseconds a fault lasts at most; at least 300.
     #[arg(long, default_value_t = 4000)]
     longest_ms: u64,
@@ -118,7 +121,12 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     };
     let mut load = Load::start(&options, seed, &nodes, &history).await?;
     let heals_within = Duration::from_secs(options.heals_within);
-    let mut drive = Drive::new(nodes, Arc::clone(&history), heals_within);
+    let mut drive = Drive::new(
+        nodes,
+        Arc::clone(&history),
+        heals_within,
+        options.points.clone(),
+    );
     let mut stopped = None;
     for (n, step) in steps.iter().enumerate() {
         println!("#{n} {step}");

@@ -55,3 +55,11 @@ pub(super) const POINTS: &[&str] = &[
     "will.before",
     "will.published",
 ];
+
+/// The point of this name.
+pub(super) fn known(name: &str) -> Result<&'static str, String> {
+    let point = POINTS.iter().find(|point| **point == name);
+    point
+        .copied()
+        .ok_or_else(|| format!("there is no such point, but {}", POINTS.join(", ")))
+}
