@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior};
 use umbel_core::ids::NodeId;
-use umbel_storage::Reach;
+use umbel_storage::{Reach, log::GroupLog};
 
 use crate::{
     clock::Moment,
@@ -25,7 +25,12 @@ const EVERY: Duration = Duration::from_millis(25);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// Looks after the groups until it is aborted.
-pub(crate) async fn run(hosted: Arc<Hosted>, mux: Arc<Mux>, heartbeat: Duration) {
+pub(crate) async fn run(
+    hosted: Arc<Hosted>,
+    mux: Arc<Mux>,
+    log: Arc<dyn GroupLog>,
+    heartbeat: Duration,
+) {
     let peers = mux.transport().peers();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -41,6 +46,8 @@ pub(crate) async fn run(hosted: Arc<Hosted>, mux: Arc<Mux>, heartbeat: Duration)
         let beats = tick >= beat_at;
         if beats {
             beat_at = tick + heartbeat;
+            // Somebody has to look, or a sync that does not end is not noticed.
+            let _looked = log.pace();
         }
         if tick >= sweep_at {
             sweep_at = tick + SWEEP_EVERY;

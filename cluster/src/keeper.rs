@@ -57,6 +57,8 @@ impl Keeper {
     }
 
     fn count(&self) {
+        // Somebody has to look, or a sync that does not end is not noticed.
+        let _looked = self.parts.log.pace();
         let mut totals = Totals::default();
         for shard in self.hosted.all().values() {
             totals.queued += shard.queue.len();

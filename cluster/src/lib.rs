@@ -38,4 +38,4 @@ pub use control::Control;
 pub use identity::{Identity, begin_life, life};
 pub use owners::Owners;
 pub use shards::{ChangeError, Changed, Members, Shards, StartError};
-pub use status::{Role, ShardStatus};
+pub use status::{Health, Role, ShardStatus};

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use umbel_core::ids::{NodeId, ShardId, Term};
+use umbel_storage::log::Pace;
 
 /// What this node is in a shard's group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,15 @@ impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// How a node's disk is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// It takes no writes.
+    pub full: bool,
+    /// How long its syncs take, and whether they are slow.
+    pub pace: Pace,
 }
 
 /// A shard on this node.

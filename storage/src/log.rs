@@ -9,13 +9,14 @@ mod entry;
 mod files;
 mod high_water;
 mod open;
+mod pulse;
 mod queue;
 mod reader;
 mod rewritten;
 mod view;
 mod writer;
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -97,6 +98,15 @@ pub enum LogError {
     },
 }
 
+/// How fast the log is made durable, lately.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// How long a sync takes on average; nothing if there was none lately.
+    pub usual: Duration,
+    /// Whether syncs have been slow for so long that others should own the shards.
+    pub is_slow: bool,
+}
+
 /// Called once, from the log's own thread, when a request is on disk or failed. Must not block.
 pub type Done = Box<dyn FnOnce(Result<(), LogError>) + Send>;
 
@@ -141,6 +151,9 @@ pub trait GroupLog: Send + Sync + 'static {
     /// kept for votes and for what is already under way, [`LogError::Failed`] once the log failed. Cheap; a full
     /// disk recovers by itself.
     fn admit(&self) -> Result<(), LogError>;
+
+    /// How fast requests become durable. Cheap; has to be asked now and then to notice a sync that does not end.
+    fn pace(&self) -> Pace;
 
     /// Groups that hold back disk space and should snapshot and purge.
     fn wants_purge(&self) -> Vec<GroupId>;

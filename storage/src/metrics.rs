@@ -24,6 +24,8 @@ pub mod log {
     pub const FLUSH: &str = "umbel_log_flush_seconds";
     /// Size on disk.
     pub const SIZE: &str = "umbel_log_size_bytes";
+    /// Whether syncs have been slow for a while.
+    pub const DISK_SLOW: &str = "umbel_log_disk_slow";
 
     pub(super) fn describe() {
         describe_counter!(FLUSHES, "flushes of the log, each one write and one sync");
@@ -35,6 +37,12 @@ pub mod log {
             "time of a flush of the log, sync included"
         );
         describe_gauge!(SIZE, Unit::Bytes, "size of the log on disk");
+        describe_gauge!(
+            DISK_SLOW,
+            "1 while syncs of the log are slow: this node gives its shards away"
+        );
+        // Somebody who watches it wants to see that it is 0.
+        metrics::gauge!(DISK_SLOW).set(0.0);
     }
 
     pub(crate) fn flushed(took: Duration, entries: u64, bytes: u64) {
@@ -42,6 +50,19 @@ pub mod log {
         metrics::counter!(ENTRIES).increment(entries);
         metrics::counter!(WRITTEN).increment(bytes);
         metrics::histogram!(FLUSH).record(took);
+    }
+
+    pub(crate) fn disk_slow(is_slow: bool, usual: Duration) {
+        metrics::gauge!(DISK_SLOW).set(f64::from(u8::from(is_slow)));
+        let sync_ms = u64::try_from(usual.as_millis()).unwrap_or(u64::MAX);
+        if is_slow {
+            tracing::error!(
+                sync_ms,
+                "disk is slow: others should own this node's shards"
+            );
+        } else {
+            tracing::info!(sync_ms, "disk is well again");
+        }
     }
 
     pub(crate) fn size(bytes: u64) {

@@ -10,6 +10,7 @@
 
 mod broker;
 mod campaign;
+mod crowds;
 mod days;
 mod dev;
 mod disks;
@@ -18,5 +19,7 @@ mod gossip;
 mod majority;
 mod owner;
 mod partition;
+mod pressure;
 mod sessions;
+mod slow;
 mod support;

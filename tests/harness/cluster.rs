@@ -322,6 +322,13 @@ impl Cluster {
         }
     }
 
+    /// All clients of a node's plain listener vanish: no farewell, no end of the connection, and nothing reaches them.
+    pub fn lose_clients(&self, n: usize) {
+        let node = &self.nodes[n];
+        let namespace = node.namespace.as_ref().unwrap();
+        namespace.lose_clients(node.at("mqtt").port());
+    }
+
     /// Everybody hears everybody.
     pub fn heal(&self) {
         for namespace in self.nodes.iter().filter_map(|node| node.namespace.as_ref()) {

@@ -19,6 +19,7 @@ mod node;
 mod programs;
 mod served;
 mod session;
+mod slow;
 
 use std::{
     fmt::Display,
@@ -37,6 +38,7 @@ pub use programs::{
 };
 pub use served::{Authority, Served};
 pub use session::{Message, Session, Will};
+pub use slow::SlowDisk;
 
 /// The one patience knob: how long any state may take to come on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -6,13 +6,14 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::{
-    Answer, Outcome, Running, eventually, mosquitto,
+    Answer, Outcome, Running, SlowDisk, eventually, mosquitto,
     netns::Namespace,
     node::{eprintln_tail, launched, started},
     outcome, program, request,
@@ -26,6 +27,7 @@ pub struct Member {
     child: Option<Child>,
     at: BTreeMap<String, Value>,
     link: String,
+    files: Option<u64>,
 }
 
 impl Member {
@@ -36,6 +38,7 @@ impl Member {
             child: None,
             at: BTreeMap::new(),
             link,
+            files: None,
         }
     }
 
@@ -65,7 +68,16 @@ impl Member {
     /// Starts it, on whatever data it has.
     pub fn start(&mut self) {
         assert!(self.child.is_none(), "it runs already");
-        let mut command = Command::new(program("umbel"));
+        let mut command = match self.files {
+            // It becomes the node: the process is the same.
+            Some(most) => {
+                let mut command = Command::new("prlimit");
+                let limit = format!("--nofile={most}:{most}");
+                command.arg(limit).arg(program("umbel"));
+                command
+            },
+            None => Command::new(program("umbel")),
+        };
         command.arg("node").arg("--config").arg(self.config());
         let folder = self.folder.clone();
         let (child, at) = self.inside(|| launched(&folder, command));
@@ -83,6 +95,11 @@ impl Member {
             self.child = Some(child);
             self.at = at;
         }
+    }
+
+    /// How many files it may have open from its next start on.
+    pub fn limit_files(&mut self, most: u64) {
+        self.files = Some(most);
     }
 
     /// Whether its process is there.
@@ -124,6 +141,16 @@ impl Member {
     /// Kills it at once, for who only shares the cluster; [`Self::kill`] takes note of it later.
     pub fn shoot(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// Every sync of its log takes so much longer, until the answer is dropped. Needs root and strace.
+    pub fn slow_disk(&self, by: Duration) -> SlowDisk {
+        SlowDisk::of(self.process(), by)
+    }
+
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
     }
 
     /// Asks it to end (SIGTERM).

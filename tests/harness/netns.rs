@@ -120,6 +120,15 @@ impl Namespace {
         self.exec(&["iptables", "-w", "-A", "INPUT", "-p", "udp", "-j", "DROP"]);
     }
 
+    /// Whoever is connected to this port vanishes without a word, and hears nothing any more either.
+    pub(crate) fn lose_clients(&self, port: u16) {
+        let port = port.to_string();
+        for end in ["--dport", "--sport"] {
+            let rule = ["-i", "lo", "-p", "tcp", end, &port, "-j", "DROP"];
+            self.exec(&[&["iptables", "-w", "-A", "INPUT"], &rule[..]].concat());
+        }
+    }
+
     /// Hears everybody again.
     pub(crate) fn heal(&self) {
         self.exec(&["iptables", "-w", "-F"]);

@@ -81,10 +81,19 @@ impl Served {
         self.child.as_ref().unwrap().id()
     }
 
+    /// Asks it to read its certificates again (SIGHUP).
+    pub fn ask_to_reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// Asks it to end (SIGTERM).
     pub fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Waits for its end and returns its exit code.

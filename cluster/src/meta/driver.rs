@@ -38,6 +38,9 @@ const ORDER_WITHIN: Duration = Duration::from_secs(30);
 /// Orders under way at once: each is a little work for one node, and a shard has one at a time.
 const ORDERS_MAX: usize = 16;
 
+/// A slow disk has to be slower than the others' by this factor for its shards to leave.
+const MUCH_SLOWER: u64 = 3;
+
 /// How long something has been as it is.
 #[derive(Default)]
 struct Memory {
@@ -246,6 +249,7 @@ async fn observe(inner: &Arc<Inner>, map: &ClusterMap, memory: &mut Memory) -> O
         }
     }
     let now = Instant::now();
+    let unfit = unfit(&held);
     let mut observed = Observed::default();
     for node in members {
         let (up, holding) = (up(node), held.get(&node));
@@ -253,6 +257,7 @@ async fn observe(inner: &Arc<Inner>, map: &ClusterMap, memory: &mut Memory) -> O
             up,
             since: memory.node(node, up, now),
             hosted: holding.map(|holding| holding.hosted.clone()),
+            unfit: unfit.contains(&node),
         };
         observed.nodes.insert(node, seen);
     }
@@ -287,6 +292,22 @@ fn leaders(held: &BTreeMap<NodeId, Holding>) -> BTreeMap<ShardId, (NodeId, &Led)
         }
     }
     leaders
+}
+
+/// Who had better own nothing: whose disk is full, or slow and much slower than the others'. Where all are on one slow
+/// disk, or all have much to do, moving helps nobody.
+fn unfit(held: &BTreeMap<NodeId, Holding>) -> BTreeSet<NodeId> {
+    let is_unfit = |node: &NodeId, holding: &Holding| {
+        let others = held.iter().filter(|(other, _)| *other != node);
+        let mut others: Vec<u64> = others.map(|(_, other)| other.sync_ms).collect();
+        others.sort_unstable();
+        let middle = others.get(others.len() / 2).copied().unwrap_or_default();
+        holding.full || (holding.slow && holding.sync_ms >= middle.saturating_mul(MUCH_SLOWER))
+    };
+    let unfit = held
+        .iter()
+        .filter(|(node, holding)| is_unfit(node, holding));
+    unfit.map(|(node, _)| *node).collect()
 }
 
 fn record(map: &ClusterMap, observed: &Observed) {
@@ -328,9 +349,13 @@ impl Inner {
                 caught_up: members.caught_up,
             })
         });
+        let health = self.groups.health();
         Holding {
             led: led.collect(),
             hosted,
+            full: health.full,
+            sync_ms: u64::try_from(health.pace.usual.as_millis()).unwrap_or(u64::MAX),
+            slow: health.pace.is_slow,
         }
     }
 
@@ -384,8 +409,8 @@ mod tests {
     #[test]
     fn of_two_leaders_the_later_one_is_believed() {
         let holding = |led: Vec<Led>| Holding {
-            hosted: BTreeSet::new(),
             led,
+            ..Holding::default()
         };
         let held = BTreeMap::from([
             (NodeId(1), holding(vec![led(0, 5), led(1, 2)])),
@@ -394,6 +419,42 @@ mod tests {
         let leaders = leaders(&held);
         assert_eq!(leaders[&ShardId(0)].0, NodeId(1));
         assert_eq!(leaders[&ShardId(1)].0, NodeId(2));
+    }
+
+    #[test]
+    fn f17_unfit_is_who_is_full_or_slow_and_much_slower_than_the_others() {
+        let disk = |slow, sync_ms| Holding {
+            sync_ms,
+            slow,
+            ..Holding::default()
+        };
+        let among = |disks: [Holding; 3]| {
+            let held = (1..).map(NodeId).zip(disks).collect();
+            let unfit = unfit(&held).into_iter().map(|node| node.0);
+            unfit.collect::<Vec<u64>>()
+        };
+        let nobody: [u64; 0] = [];
+        assert_eq!(
+            among([disk(true, 300), disk(false, 8), disk(false, 0)]),
+            [1]
+        );
+        assert_eq!(
+            among([disk(true, 300), disk(true, 400), disk(false, 8)]),
+            nobody
+        );
+        assert_eq!(
+            among([disk(true, 300), disk(false, 90), disk(false, 150)]),
+            nobody
+        );
+        assert_eq!(
+            among([disk(false, 300), disk(false, 8), disk(false, 8)]),
+            nobody
+        );
+        let full = Holding {
+            full: true,
+            ..Holding::default()
+        };
+        assert_eq!(among([disk(false, 5), full, disk(false, 5)]), [2]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use umbel_core::ids::{NodeId, ShardId};
 use umbel_storage::Ledger;
 
-use crate::link::BoxFuture;
+use crate::{link::BoxFuture, status::Health};
 
 /// Who belongs to a group, as one of its replicas knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub trait Groups: Ledger {
     fn members(&self, shard: ShardId) -> Option<Members>;
     /// Who leads the group of a replica, as far as that knows.
     fn leader(&self, shard: ShardId) -> Option<NodeId>;
+    /// How the disk is that the groups are on.
+    fn health(&self) -> Health;
     /// Changes when something was applied; `None` without a replica.
     fn applied(&self, shard: ShardId) -> Option<watch::Receiver<u64>>;
 }

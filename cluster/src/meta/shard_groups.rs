@@ -7,7 +7,7 @@ use umbel_core::ids::{NodeId, ShardId, Term};
 use umbel_storage::{Ledger, Pairs, ReadError, Receipt, Table, Write};
 
 use super::groups::{Groups, Members};
-use crate::{link::BoxFuture, shards::Shards};
+use crate::{link::BoxFuture, shards::Shards, status::Health};
 
 /// Shards as [`Groups`].
 pub struct ShardGroups(pub Arc<Shards>);
@@ -99,6 +99,10 @@ impl Groups for ShardGroups {
 
     fn leader(&self, shard: ShardId) -> Option<NodeId> {
         self.0.leader(shard)
+    }
+
+    fn health(&self) -> Health {
+        self.0.health()
     }
 
     fn applied(&self, shard: ShardId) -> Option<watch::Receiver<u64>> {

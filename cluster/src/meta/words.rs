@@ -86,6 +86,12 @@ pub(super) struct Holding {
     pub(super) hosted: BTreeSet<ShardId>,
     /// The groups it leads and serves.
     pub(super) led: Vec<Led>,
+    /// Whether its disk is full.
+    pub(super) full: bool,
+    /// How long a sync takes it, in milliseconds.
+    pub(super) sync_ms: u64,
+    /// Whether that has been long for a while.
+    pub(super) slow: bool,
 }
 
 /// A group that is led.

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use umbel_core::ids::{NodeId, ShardId};
 use umbel_storage::{
     Owner, crash,
-    log::{GroupId, Meta},
+    log::{GroupId, LogError, Meta},
     snapshot::Snapshot,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     batcher,
     raft::group::{Begin, Group},
     shard::Shard,
+    status::Health,
     vital::vital,
 };
 
@@ -141,6 +142,14 @@ impl Shards {
     /// Who owns a shard and in which term, as far as the replica here has heard lately.
     pub fn owner(&self, shard: ShardId) -> Option<Owner> {
         self.group(shard).ok()?.owner()
+    }
+
+    /// How the disk of this node is.
+    pub fn health(&self) -> Health {
+        Health {
+            full: matches!(self.log.admit(), Err(LogError::Full)),
+            pace: self.log.pace(),
+        }
     }
 
     /// Index of the last entry applied here, as it grows; `None` if this node has no replica.

@@ -167,7 +167,8 @@ impl Shards {
             let receiver = bulk::Receiver(Arc::downgrade(&self.hosted));
             mux.transport().serve(Service::Bulk, Arc::new(receiver));
             let (hosted, heartbeat) = (Arc::clone(&self.hosted), self.config.heartbeat);
-            let conductor = conductor::run(hosted, Arc::clone(mux), heartbeat);
+            let log = Arc::clone(&self.log);
+            let conductor = conductor::run(hosted, Arc::clone(mux), log, heartbeat);
             tasks.push(tokio::spawn(vital("the conductor", fatal(), conductor)));
         }
         Ok(())

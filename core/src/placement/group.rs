@@ -4,7 +4,7 @@
 //! is complete → one change of voters lets it in and the leaver out, led by somebody who stays → the leaver erases its
 //! replica. At any point somebody else may go on from what is seen.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     steps::{GroupSeen, Limits, Observed, Step},
@@ -23,6 +23,9 @@ pub(super) struct Round<'a> {
     /// Shards whose replicas move.
     pub(super) moving: usize,
     transfers: usize,
+    rescues: usize,
+    /// Groups that each node leads, or will when it has what was given to it in this pass.
+    leads: BTreeMap<NodeId, usize>,
     pub(super) steps: Vec<Step>,
 }
 
@@ -34,6 +37,8 @@ impl<'a> Round<'a> {
             limits,
             moving: 0,
             transfers: 0,
+            rescues: 0,
+            leads: BTreeMap::new(),
             steps: Vec::new(),
         };
         let shards = map.shards.iter();
@@ -42,6 +47,9 @@ impl<'a> Round<'a> {
             **shard != ShardId::META && seen.is_some_and(|seen| round.moves(row, seen))
         });
         round.moving = moving.count();
+        for seen in observed.groups.values() {
+            *round.leads.entry(seen.leader).or_default() += 1;
+        }
         round
     }
 
@@ -66,7 +74,10 @@ impl<'a> Round<'a> {
         self.host(shard, row, seen);
         let Some(seen) = seen else { return };
         self.retire(shard, row, seen);
-        if self.relieve(shard, row, seen) || self.members(shard, row, seen) {
+        if self.rescue(shard, row, seen)
+            || self.relieve(shard, row, seen)
+            || self.members(shard, row, seen)
+        {
             return;
         }
         self.prefer(shard, row, seen);
@@ -124,6 +135,30 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Takes the lead from a node that is unfit for it, if somebody is fit; true if that is to be done first.
+    fn rescue(&mut self, shard: ShardId, row: &Assignment, seen: &GroupSeen) -> bool {
+        if !self.observed.is_unfit(seen.leader) || seen.joint {
+            return false;
+        }
+        let load = |node: &NodeId| self.leads.get(node).copied().unwrap_or_default();
+        let fit = self
+            .heirs(row, seen)
+            .filter(|node| !self.observed.is_unfit(*node));
+        let Some(to) = fit.min_by_key(load) else {
+            return false;
+        };
+        if self.rescues < self.limits.rescues_max {
+            self.rescues += 1;
+            *self.leads.entry(to).or_default() += 1;
+            self.steps.push(Step::Transfer {
+                leader: seen.leader,
+                shard,
+                to,
+            });
+        }
+        true
+    }
+
     /// Takes the lead from a node that is being drained; true if that is to be done first.
     fn relieve(&mut self, shard: ShardId, row: &Assignment, seen: &GroupSeen) -> bool {
         let leader = self.map.nodes.get(&seen.leader);
@@ -137,18 +172,27 @@ impl<'a> Round<'a> {
         true
     }
 
-    /// Who could lead instead, best first: those who are to stay, in the order of the row.
+    /// Who could lead instead, best first: those who are fit, in the order of the row.
     fn successor(&self, row: &Assignment, seen: &GroupSeen) -> Option<NodeId> {
+        self.heirs(row, seen)
+            .min_by_key(|node| self.observed.is_unfit(*node))
+    }
+
+    /// Who could lead instead, in the order of the row.
+    fn heirs<'s>(
+        &'s self,
+        row: &'s Assignment,
+        seen: &'s GroupSeen,
+    ) -> impl Iterator<Item = NodeId> + use<'s, 'a> {
         let others = row.replicas.iter().chain(&seen.voters).copied();
-        let mut fit = others.filter(|node| {
+        others.filter(move |node| {
             let state = self.map.nodes.get(node).map(|node| node.state);
             *node != seen.leader
                 && state == Some(NodeState::Active)
                 && seen.voters.contains(node)
                 && seen.caught_up.contains(node)
                 && self.observed.is_up(*node)
-        });
-        fit.next()
+        })
     }
 
     fn transfer(&mut self, shard: ShardId, seen: &GroupSeen, to: NodeId) {
@@ -257,7 +301,8 @@ impl<'a> Round<'a> {
             seen.is_some_and(|seen| seen.up && seen.since >= self.limits.stable_for)
         };
         let active = self.map.nodes.get(&to).is_some_and(Node::is_active);
-        let fit = seen.voters.contains(&to) && seen.caught_up.contains(&to);
+        let knows = seen.voters.contains(&to) && seen.caught_up.contains(&to);
+        let fit = knows && !self.observed.is_unfit(to);
         if active && fit && quiet(to) && seen.stable >= self.limits.stable_for {
             self.transfer(shard, seen, to);
         }

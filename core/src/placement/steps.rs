@@ -18,6 +18,8 @@ pub struct Limits {
     pub moving_max: usize,
     /// Shards that change their owner in one round for the sake of balance or of a drain.
     pub transfers_max: usize,
+    /// Shards that leave an unfit owner in one round: each of their requests waits for it.
+    pub rescues_max: usize,
     /// A preferred owner gets its shard back when nothing changed for so long.
     pub stable_for: Duration,
 }
@@ -27,6 +29,7 @@ impl Default for Limits {
         Self {
             moving_max: 4,
             transfers_max: 4,
+            rescues_max: 16,
             stable_for: Duration::from_secs(5),
         }
     }
@@ -41,6 +44,8 @@ pub struct NodeSeen {
     pub since: Duration,
     /// The groups it has a replica of; `None` if it did not say.
     pub hosted: Option<BTreeSet<ShardId>>,
+    /// It had better own nothing: its disk is slow or full.
+    pub unfit: bool,
 }
 
 /// What the leader of a group said of it.
@@ -80,6 +85,11 @@ impl Observed {
     /// Whether a node can be spoken to.
     pub fn is_up(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|seen| seen.up)
+    }
+
+    /// Whether a node had better own nothing.
+    pub fn is_unfit(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|seen| seen.unfit)
     }
 
     /// Whether a node has a replica of a group; `None` if it did not say.

@@ -25,7 +25,7 @@ use umbel_storage::{
 
 use super::{
     cuts::Cuts,
-    report::{CopyReport, Report},
+    report::{CopyReport, Report, ailments},
     service::{Answer, Ask},
     views::World,
 };
@@ -78,6 +78,7 @@ impl Operations {
             started_at: self.0.started_at,
             connections: self.0.broker.totals().connected as u64,
             copies: copies.collect(),
+            ailments: ailments(self.0.shards.health()),
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use umbel_cluster::{Members, Role, ShardStatus};
+use umbel_cluster::{Health, Members, Role, ShardStatus};
 use umbel_core::{
     ids::{NodeId, ShardId, Term},
     time::Timestamp,
@@ -21,6 +21,20 @@ pub(crate) struct Report {
     pub(crate) connections: u64,
     /// Its copies of shards, the meta group among them.
     pub(crate) copies: Vec<CopyReport>,
+    /// What is wrong with it as a whole, in words.
+    pub(crate) ailments: Vec<String>,
+}
+
+/// What is wrong with a disk, in words.
+pub(super) fn ailments(disk: Health) -> Vec<String> {
+    let full = "its disk is full: it owns nothing while others have room".to_owned();
+    let sync_ms = disk.pace.usual.as_millis();
+    let slow = format!(
+        "its disk is slow (a sync takes {sync_ms} ms): it owns nothing while others are faster"
+    );
+    let found = [(disk.full, full), (disk.pace.is_slow, slow)];
+    let found = found.into_iter().filter(|(is_so, _)| *is_so);
+    found.map(|(_, words)| words).collect()
 }
 
 /// A copy of a shard.

@@ -101,7 +101,7 @@ impl World {
         let Some(report) = report else {
             return self.absent(id, node);
         };
-        let mut why = Vec::new();
+        let mut why = report.ailments.clone();
         let running = |copy: &&CopyReport| !copy.is_running();
         for copy in report.copies.iter().filter(running) {
             let detail = copy.damage.as_deref().unwrap_or("its group is stopped");

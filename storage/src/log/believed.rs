@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread::{Builder, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use raft_engine::env::{DefaultFileSystem, FileSystem};
 
 use super::{
-    Done, GroupId, GroupLog, LogError, Meta, OpenError,
+    Done, GroupId, GroupLog, LogError, Meta, OpenError, Pace,
     disk::{Sizes, WriteFailure},
     open,
     queue::{Change, Fatal, Shared},
@@ -276,6 +276,10 @@ impl GroupLog for Log {
         } else {
             Ok(())
         }
+    }
+
+    fn pace(&self) -> Pace {
+        self.shared.pulse.look(Instant::now())
     }
 
     fn wants_purge(&self) -> Vec<GroupId> {

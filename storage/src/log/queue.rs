@@ -4,13 +4,19 @@ use std::{
     collections::{BTreeMap, VecDeque},
     mem,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::{Done, GroupId, LogError, Meta, disk::Disk, open::view_of, view::View};
+use super::{
+    Done, GroupId, LogError, Meta,
+    disk::Disk,
+    open::view_of,
+    pulse::{self, Pulse},
+    view::View,
+};
 use crate::space::Space;
 
 /// Most bytes written in one flush, so that one large append does not delay all others for long.
@@ -32,7 +38,7 @@ pub(super) enum Change {
 }
 
 impl Change {
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         REQUEST_BYTES
             + match self {
                 Self::Append(entries) => entries.iter().map(|(_, data)| data.len()).sum(),
@@ -63,6 +69,7 @@ struct Inner {
 pub(super) struct Shared {
     pub(super) disk: Box<dyn Disk>,
     pub(super) space: Space,
+    pub(super) pulse: Pulse,
     inner: Mutex<Inner>,
     work: Condvar,
     room: Condvar,
@@ -85,6 +92,7 @@ impl Shared {
         Self {
             disk,
             space,
+            pulse: Pulse::default(),
             inner,
             work,
             room,
@@ -173,14 +181,23 @@ impl Shared {
         }
     }
 
-    /// What waits, as much as one flush takes; waits for it. `None` is the end.
+    /// What waits, as much as one flush takes; waits for it. Nothing, if the disk is slow and has to be tried. `None` is
+    /// the end.
     pub(super) fn next(&self) -> Option<Vec<Request>> {
         let mut inner = self.inner.lock();
         while inner.queue.is_empty() {
             if inner.stopping || inner.failed.is_some() {
                 return None;
             }
-            self.work.wait(&mut inner);
+            if !self.pulse.look(Instant::now()).is_slow {
+                self.work.wait(&mut inner);
+            } else if self
+                .work
+                .wait_for(&mut inner, pulse::PROBE_EVERY)
+                .timed_out()
+            {
+                return Some(Vec::new());
+            }
         }
         if inner.failed.is_some() {
             return None;

@@ -67,6 +67,8 @@ impl Writer {
         let cuts_before = self.cuts.clone();
         let mut batch = Batch::default();
         let mut pending = Vec::with_capacity(requests.len());
+        let bytes = requests.iter().map(|request| request.change.bytes()).sum();
+        self.shared.pulse.begin(bytes, begun_at);
         let prepared = self.prepare(requests, &mut batch, &mut pending);
         #[cfg(feature = "plant-ack-early")]
         planted::acknowledge(&mut pending);
@@ -75,6 +77,7 @@ impl Writer {
             Ok(()) => self.shared.disk.write(&mut batch),
             Err(reason) => Err(WriteFailure::Fatal(reason)),
         };
+        self.shared.pulse.end(Instant::now());
         match written {
             Ok(bytes) => {
                 self.flush += 1;

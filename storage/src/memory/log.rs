@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::log::{Done, GroupId, GroupLog, LogError, Meta, gap};
+use crate::log::{Done, GroupId, GroupLog, LogError, Meta, Pace, gap};
 
 /// A [`GroupLog`] in memory. Clones share one content; [`MemoryLog::crash_copy`] is what a restart would find.
 ///
@@ -24,6 +24,7 @@ struct Inner {
     waiting: VecDeque<Done>,
     holding: bool,
     full: bool,
+    pace: Pace,
 }
 
 #[derive(Clone, Default)]
@@ -69,6 +70,11 @@ impl MemoryLog {
     /// From now on the disk is full, or has room again.
     pub fn set_full(&self, full: bool) {
         self.0.lock().full = full;
+    }
+
+    /// From now on that is how fast it is.
+    pub fn set_pace(&self, pace: Pace) {
+        self.0.lock().pace = pace;
     }
 
     fn change(&self, group: GroupId, done: Done, change: impl Fn(&mut Group)) {
@@ -168,6 +174,10 @@ impl GroupLog for MemoryLog {
         } else {
             Ok(())
         }
+    }
+
+    fn pace(&self) -> Pace {
+        self.0.lock().pace
     }
 
     fn wants_purge(&self) -> Vec<GroupId> {

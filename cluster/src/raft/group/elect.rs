@@ -11,6 +11,7 @@
 //!   for, so that there is one candidate and not two. Ranks differ from shard to shard, so that a dead node's shards
 //!   find different owners.
 //! * Otherwise a random time, as Raft has it, and again after each attempt that failed.
+//! * Where the disk is slow, two leases more.
 
 use std::{
     collections::BTreeSet,
@@ -185,6 +186,11 @@ impl Group {
             *timers.fallback.get_or_insert_with(|| now.plus(wait))
         };
         if now < due || now < timers.not_before {
+            return Act::Wait;
+        }
+        // Nobody gains by an owner whose disk is slow: the others may go first.
+        let handicap = self.config.election_max.saturating_mul(2);
+        if now < due.plus(handicap) && self.log.pace().is_slow {
             return Act::Wait;
         }
         self.campaigning.store(true, Ordering::Release);

@@ -18,7 +18,10 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use metrics::counter;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 use umbel_core::ids::NodeId;
 use umbel_storage::crash;
 
@@ -123,7 +126,11 @@ impl Group {
             });
         }
         while asked.join_next().await.is_some() {}
-        self.forget(leader).await;
+        // Not waited for longer than that: a slow disk is a reason to hand over. The heir's vote ends this leadership too,
+        // and it speaks for nothing already.
+        let group = Arc::clone(self);
+        let mut forgetting = tokio::spawn(async move { group.forget(leader).await });
+        drop(timeout(self.config.heartbeat, &mut forgetting).await);
         crash::point("transfer.forgotten");
         let ask = Ask::TakeOver { vote: vote.into() };
         let within = self.config.election_min;

@@ -35,6 +35,7 @@ struct World {
     hosted: BTreeMap<NodeId, BTreeSet<ShardId>>,
     groups: BTreeMap<ShardId, Group>,
     down: BTreeSet<NodeId>,
+    unfit: BTreeSet<NodeId>,
 }
 
 impl World {
@@ -53,6 +54,7 @@ impl World {
             hosted: BTreeMap::from([(NodeId(1), map.shards.keys().copied().collect())]),
             groups: map.shards.keys().map(|id| (*id, group.clone())).collect(),
             down: BTreeSet::new(),
+            unfit: BTreeSet::new(),
             map,
         }
     }
@@ -66,6 +68,7 @@ impl World {
                 up,
                 since: std::time::Duration::from_mins(1),
                 hosted: up.then_some(hosted),
+                unfit: self.unfit.contains(&id),
             };
             observed.nodes.insert(id, seen);
         }
@@ -366,4 +369,50 @@ fn few_shards_move_at_a_time() {
         world.passes();
     }
     world.is_as_it_should_be();
+}
+
+fn three(shards: u16) -> World {
+    let mut world = World::new(shards);
+    for _ in 0..2 {
+        add(&mut world.map, "a");
+    }
+    world.settle(|| 3, 0);
+    world
+}
+
+/// F17, F12.
+#[test]
+fn an_unfit_node_owns_nothing_until_it_is_fit_again() {
+    let mut world = three(24);
+    let before = world.map.clone();
+    world.unfit.insert(NodeId(1));
+    let limits = Limits::default();
+    let first = world.steps();
+    assert_eq!(
+        first.len(),
+        limits.rescues_max.min(9),
+        "8 shards and the map"
+    );
+    world.settle(|| 3, 0);
+    let owns = |world: &World, node: u64| {
+        let groups = world.groups.values();
+        groups.filter(|group| group.leader == NodeId(node)).count()
+    };
+    assert_eq!(owns(&world, 1), 0);
+    assert!(
+        owns(&world, 2) > 8 && owns(&world, 3) > 8,
+        "shared by the others"
+    );
+    assert_eq!(world.map.shards, before.shards, "its copies stay");
+    world.unfit.clear();
+    world.settle(|| 3, 0);
+    world.is_as_it_should_be();
+}
+
+/// F17: a slow owner is better than none, and than one that is no faster.
+#[test]
+fn where_nobody_is_fit_everything_stays() {
+    let mut world = three(12);
+    world.unfit.extend([1, 2, 3].map(NodeId));
+    assert_eq!(world.steps(), []);
 }

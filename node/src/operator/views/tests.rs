@@ -62,6 +62,7 @@ fn report(node: u64) -> Report {
         started_at: Timestamp::from_millis(1),
         connections: 5,
         copies: shards.map(copy).collect(),
+        ailments: Vec::new(),
     }
 }
 

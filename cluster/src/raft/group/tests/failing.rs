@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use umbel_storage::log::{Done, LogError};
+use umbel_storage::log::{Done, LogError, Pace};
 
 use super::*;
 
@@ -56,6 +56,9 @@ impl GroupLog for FailingLog {
     }
     fn admit(&self) -> Result<(), LogError> {
         self.log.admit()
+    }
+    fn pace(&self) -> Pace {
+        self.log.pace()
     }
     fn wants_purge(&self) -> Vec<GroupId> {
         self.log.wants_purge()
