@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     backup, ca,
@@ -24,7 +24,7 @@ use crate::{
     },
     config::{self, Config, Loaded},
     ctl, dev, identity, membership, telemetry,
-    wire::{Endpoints, Node},
+    wire::{Endpoints, Node, Offers, reloaded},
 };
 
 /// `EX_USAGE` of sysexits.h.
@@ -170,7 +170,8 @@ async fn node(args: NodeArgs) -> ExitCode {
             let parent = Parent {
                 is_watched: args.until_eof,
             };
-            concluded(serve(&loaded.config, args.ports_file, None, parent, |_| ()).await)
+            let path = args.config.as_deref();
+            concluded(serve(&loaded.config, path, args.ports_file, None, parent, |_| ()).await)
         },
     }
 }
@@ -218,6 +219,7 @@ async fn dev_node(args: DevArgs) -> ExitCode {
             concluded(
                 serve(
                     &loaded.config,
+                    Some(&files.config),
                     args.ports_file,
                     ca,
                     Parent::default(),
@@ -257,6 +259,7 @@ impl Parent {
 /// before the drain.
 async fn serve<T>(
     config: &Config,
+    path: Option<&Path>,
     ports_file: Option<PathBuf>,
     ca: Option<PathBuf>,
     parent: Parent,
@@ -266,6 +269,8 @@ async fn serve<T>(
     let metrics = telemetry::start_metrics()?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Until it serves there is nothing to reload, and nothing to die of either.
+    let hangup = signal(SignalKind::hangup())?;
     let node = Node::start(config, metrics).await?;
     if let Some(path) = ports_file {
         write_ports(&path, node.endpoints(), ca.as_deref())?;
@@ -273,6 +278,11 @@ async fn serve<T>(
     notify(sd_notify::NotifyState::Ready);
     let company = ready(node.endpoints());
     let watchdog = watchdog();
+    let reloading = tokio::spawn(reload_when_asked(
+        hangup,
+        path.map(Path::to_owned),
+        node.offers(),
+    ));
     let asked = tokio::select! {
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
@@ -295,6 +305,7 @@ async fn serve<T>(
             End::Removed
         },
     };
+    reloading.abort();
     notify(sd_notify::NotifyState::Stopping);
     drop(company);
     node.shutdown(config.node.drain).await;
@@ -303,6 +314,31 @@ async fn serve<T>(
     }
     tracing::info!("ended");
     Ok(end)
+}
+
+/// Reads the certificates again whenever SIGHUP asks for it, from where the configuration file then says. What cannot be
+/// used changes nothing, and everything else in the file waits for the next start.
+async fn reload_when_asked(mut hangup: Signal, path: Option<PathBuf>, offers: Offers) {
+    while hangup.recv().await.is_some() {
+        let (path, offers) = (path.clone(), offers.clone());
+        let renewed = tokio::task::spawn_blocking(move || -> Result<()> {
+            let loaded = config::load(path.as_deref(), std::env::vars())?;
+            offers.renew(&loaded.config)?;
+            Ok(())
+        });
+        let renewed = renewed
+            .await
+            .map_err(anyhow::Error::from)
+            .and_then(|done| done);
+        reloaded(renewed.is_ok());
+        match renewed {
+            Ok(()) => tracing::info!("certificates were read again"),
+            Err(error) => {
+                let why = told(&error);
+                tracing::error!(why, "certificates are not reloaded: those of before stay");
+            },
+        }
+    }
 }
 
 /// Tells systemd, if it started us; without systemd there is nobody to tell.

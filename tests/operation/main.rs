@@ -14,4 +14,5 @@ mod flood;
 mod identity;
 mod observe;
 mod proxy;
+mod reload;
 mod stop;

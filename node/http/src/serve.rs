@@ -5,6 +5,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use axum::{Router, body::Body};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -93,6 +94,22 @@ pub fn tls(
     Ok(Arc::new(config))
 }
 
+/// What a server offers, replaceable while it runs. Connections keep what they were opened with.
+#[derive(Clone, Debug)]
+pub struct TlsSwitch(Arc<ArcSwap<ServerConfig>>);
+
+impl TlsSwitch {
+    /// Offers `config` from the start.
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        Self(Arc::new(ArcSwap::new(config)))
+    }
+
+    /// Offers `config` from the next handshake on.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
+        self.0.store(config);
+    }
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -109,7 +126,7 @@ impl Server {
         listener: TcpListener,
         router: Router,
         role: Role,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<TlsSwitch>,
         limits: &Limits,
     ) -> io::Result<Self> {
         let address = listener.local_addr()?;
@@ -119,7 +136,7 @@ impl Server {
         let door = Door {
             router,
             role,
-            tls: tls.map(TlsAcceptor::from),
+            tls,
             limits: limits.clone(),
             stopped,
         };
@@ -153,7 +170,7 @@ impl Server {
 struct Door {
     router: Router,
     role: Role,
-    tls: Option<TlsAcceptor>,
+    tls: Option<TlsSwitch>,
     limits: Limits,
     stopped: watch::Receiver<bool>,
 }
@@ -193,13 +210,14 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let Some(acceptor) = &door.tls else {
+    let Some(tls) = &door.tls else {
         let peer = Peer {
             address,
             certificates: Arc::from([]),
         };
         return exchange(&door, stream, peer).await;
     };
+    let acceptor = TlsAcceptor::from(tls.0.load_full());
     match timeout(door.limits.header_timeout, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();

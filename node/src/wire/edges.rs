@@ -2,14 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use rustls::RootCertStore;
 use tokio::{net::TcpListener, sync::watch};
 use umbel_actors::ports::Clock;
 use umbel_http::{
     Access, Identify, Router, aws_router,
     port::Backend,
     router,
-    serve::{self, Role, Server},
+    serve::{Role, Server, TlsSwitch},
 };
 use umbel_mqtt::{
     broker::Broker,
@@ -17,15 +16,16 @@ use umbel_mqtt::{
     gate::Door,
     limits::Limits,
     listener::{ListenerConfig, Listeners, Wire},
-    transport::{
-        tls::{ClientCertificates, Inside, TlsHandle, server_config},
-        websocket::Origins,
-    },
+    transport::{tls::Inside, websocket::Origins},
 };
 
-use super::{Endpoints, StartError};
+use super::{
+    Endpoints, StartError,
+    files::{self, Room},
+    offers::Offers,
+};
 use crate::{
-    config::{self, Config, Identity, ListenerKind, NodeRole},
+    config::{self, Config, ListenerKind, NodeRole},
     identity::{Doorkeeper, listener_id},
 };
 
@@ -37,6 +37,7 @@ pub(super) struct Edges {
     mqtt: Listeners<Door>,
     http: Vec<Server>,
     endpoints: Endpoints,
+    offers: Offers,
 }
 
 /// What the doors lead to.
@@ -51,8 +52,16 @@ pub(super) struct Inner {
 impl Edges {
     /// Opens HTTP first, so that health can be asked while devices storm in.
     pub(super) async fn start(config: &Config, inner: Inner) -> Result<Self, StartError> {
-        let mut http = Vec::new();
+        let (mut http, mut offers) = (Vec::new(), Offers::default());
         let limits = umbel_http::Limits::default();
+        let room = files::make_room(Room {
+            mqtt: config.mqtt.max_connections,
+            http: limits.connections_max,
+        });
+        let limits = umbel_http::Limits {
+            connections_max: room.http,
+            ..limits
+        };
         let mut endpoints = Endpoints::default();
         if let Some(api) = config.http {
             let limits = umbel_http::Limits {
@@ -67,15 +76,13 @@ impl Edges {
         if let (Some(aws), Some(tls)) = (&config.aws, &config.tls) {
             let access = Access::Certificates(Arc::clone(&inner.doorkeeper) as Arc<dyn Identify>);
             let router = aws_router(Arc::clone(&inner.backend), access, &limits);
-            let (chain, key, authorities) = certificates(tls)?;
-            let tls =
-                serve::tls(chain, key, authorities).map_err(|e| StartError::Tls(e.to_string()))?;
+            let tls = offers.aws(tls)?;
             let server = serve(aws.bind, router, Role::Aws, Some(tls), &limits).await?;
             endpoints.aws = Some(server.local_addr());
             http.push(server);
         }
         let limits = Limits {
-            connections_max: config.mqtt.max_connections,
+            connections_max: room.mqtt,
             packet_bytes_max: config.mqtt.max_packet_size,
             ..Limits::default()
         };
@@ -86,7 +93,7 @@ impl Edges {
             .listeners
             .iter()
             .filter(|_| is_gateway)
-            .map(|listener| listener_config(listener, config.tls.as_ref()))
+            .map(|listener| listener_config(listener, config.tls.as_ref(), &mut offers))
             .collect::<Result<_, _>>()?;
         let mqtt = Listeners::start(wanted, &edge)?;
         endpoints.listeners = mqtt
@@ -98,11 +105,17 @@ impl Edges {
             mqtt,
             http,
             endpoints,
+            offers,
         })
     }
 
     pub(super) fn endpoints(&self) -> &Endpoints {
         &self.endpoints
+    }
+
+    /// What the doors offer, to be renewed.
+    pub(super) fn offers(&self) -> &Offers {
+        &self.offers
     }
 
     /// Where other nodes reach this one, for those who ask for endpoints.
@@ -125,7 +138,7 @@ async fn serve(
     bind: SocketAddr,
     router: Router,
     role: Role,
-    tls: Option<Arc<rustls::ServerConfig>>,
+    tls: Option<TlsSwitch>,
     limits: &umbel_http::Limits,
 ) -> Result<Server, StartError> {
     let at = |source| StartError::Bind {
@@ -142,37 +155,18 @@ async fn serve(
     Ok(server)
 }
 
-type Certificates = (
-    Vec<rustls::pki_types::CertificateDer<'static>>,
-    rustls::pki_types::PrivateKeyDer<'static>,
-    RootCertStore,
-);
-
-/// The server's chain and key, and who may sign clients.
-fn certificates(tls: &config::Tls) -> Result<Certificates, StartError> {
-    let mut authorities = RootCertStore::empty();
-    for certificate in umbel_pki::load_certificates(&tls.ca)? {
-        authorities
-            .add(certificate)
-            .map_err(|e| StartError::Tls(e.to_string()))?;
-    }
-    Ok((
-        umbel_pki::load_certificates(&tls.certificate)?,
-        umbel_pki::load_key(&tls.key)?,
-        authorities,
-    ))
-}
-
 fn listener_config(
     listener: &config::Listener,
     tls: Option<&config::Tls>,
+    offers: &mut Offers,
 ) -> Result<ListenerConfig, StartError> {
+    let mut offer = |inside| offers.mqtt(listener.identity, inside, tls);
     let origins = || Origins::new(listener.origins.clone());
     let wire = match listener.kind {
         ListenerKind::Tcp => Wire::Tcp,
         ListenerKind::Ws => Wire::Ws(origins()),
-        ListenerKind::Tls => Wire::Tls(offer(listener, tls, Inside::Mqtt)?),
-        ListenerKind::Wss => Wire::Wss(offer(listener, tls, Inside::WebSocket)?, origins()),
+        ListenerKind::Tls => Wire::Tls(offer(Inside::Mqtt)?),
+        ListenerKind::Wss => Wire::Wss(offer(Inside::WebSocket)?, origins()),
     };
     Ok(ListenerConfig {
         id: listener_id(listener),
@@ -180,23 +174,4 @@ fn listener_config(
         wire,
         proxy_protocol: listener.proxy_protocol,
     })
-}
-
-/// What a TLS listener offers; a client certificate is required where it is the identity.
-fn offer(
-    listener: &config::Listener,
-    tls: Option<&config::Tls>,
-    inside: Inside,
-) -> Result<TlsHandle, StartError> {
-    let tls = tls.ok_or_else(|| StartError::Tls("no [tls] section".to_owned()))?;
-    let (chain, key, authorities) = certificates(tls)?;
-    let clients = match listener.identity {
-        Identity::Certificate | Identity::SharedCertificate => {
-            ClientCertificates::Required(Arc::new(authorities))
-        },
-        Identity::ClientId | Identity::Password | Identity::Anonymous => ClientCertificates::None,
-    };
-    let config = server_config(chain, key, clients, inside)
-        .map_err(|e| StartError::Tls(format!("{e}: {:?}", std::error::Error::source(&e))))?;
-    Ok(TlsHandle::new(config))
 }

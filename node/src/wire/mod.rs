@@ -6,7 +6,9 @@ mod company;
 mod disk;
 mod drain;
 mod edges;
+mod files;
 mod link;
+mod offers;
 mod process;
 mod residents;
 mod standing;
@@ -25,7 +27,6 @@ use umbel_cluster::link::Transport;
 use umbel_http::Api;
 use umbel_storage::Ledger;
 
-pub(crate) use self::disk::Store;
 use self::{
     backdrop::Backdrop,
     company::Company,
@@ -33,6 +34,10 @@ use self::{
     edges::{Edges, Inner},
     link::Link,
     residents::Residents,
+};
+pub(crate) use self::{
+    disk::Store,
+    offers::{Offers, reloaded},
 };
 use crate::{
     clock::SystemClock,
@@ -193,6 +198,11 @@ impl Node {
         self.company.nodes.me().0
     }
 
+    /// What its doors offer: to be renewed without closing them.
+    pub(crate) fn offers(&self) -> Offers {
+        self.edges.offers().clone()
+    }
+
     /// Not ready, no new connections, those that are there sent away, what is in flight finished, the disk closed.
     pub async fn shutdown(self, patience: Duration) {
         let began = Instant::now();
@@ -242,6 +252,7 @@ async fn settle(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Disk, Compan
 fn describe_metrics() {
     process::describe();
     standing::describe();
+    offers::describe();
     umbel_storage::metrics::describe();
     umbel_cluster::metrics::describe();
     umbel_actors::metrics::describe();

@@ -20,7 +20,7 @@ use umbel_http::{
     Access, Caller, Identify, Limits, aws_router,
     port::BoxFuture,
     router,
-    serve::{self, Role, Server},
+    serve::{self, Role, Server, TlsSwitch},
 };
 use umbel_pki::{Authority, Bearer};
 
@@ -249,7 +249,7 @@ async fn secured() -> Tls {
         &limits,
     );
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let tls = Some(config.expect("a configuration"));
+    let tls = Some(TlsSwitch::new(config.expect("a configuration")));
     let server = Server::start(listener, router, Role::Aws, tls, &limits).expect("a server");
     Tls {
         server,
