@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::time::sleep;
 
 use super::{
+    disk::SlowDisk,
     gaps::Happened,
     hardships,
     nodes::{Nodes, Shard},
@@ -23,6 +24,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Operations between two faults, at least, if the machine does them in time.
 const AT_STAKE: usize = 100;
 const LOAD_WITHIN: Duration = Duration::from_secs(10);
+
+/// The least that a slow disk adds to a sync.
+const SYNC_MIN: Duration = Duration::from_millis(100);
+/// A node may take so long to find out that its disk is slow, and to hand its shards over.
+const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Breaks and heals.
 pub(super) struct Drive {
@@ -133,9 +139,12 @@ impl Drive {
 
     fn victims(&self, step: &Step, owner: usize, other: usize) -> Vec<usize> {
         match step.kind {
-            Kind::KillOwner | Kind::PauseOwner | Kind::Isolate | Kind::OneWay | Kind::Starve => {
-                vec![owner]
-            },
+            Kind::KillOwner
+            | Kind::PauseOwner
+            | Kind::Isolate
+            | Kind::OneWay
+            | Kind::Starve
+            | Kind::SlowDisk => vec![owner],
             Kind::KillFollower | Kind::Restart => vec![other],
             // One of them, or all.
             Kind::Clock if (step.draw / 5).is_multiple_of(2) => vec![owner],
@@ -173,6 +182,12 @@ impl Drive {
                 self.nodes.node(owner)?.freeze()?;
                 sleep(step.lasts).await;
                 self.nodes.node(owner)?.thaw()?;
+            },
+            Kind::SlowDisk => {
+                // The shorter ones are more usual.
+                let by = SYNC_MIN.saturating_mul(1 << (step.draw % 6));
+                let _slow = SlowDisk::of(self.nodes.node(owner)?.id()?, by).await?;
+                sleep(NOTICED_WITHIN + step.lasts).await;
             },
             Kind::Isolate => {
                 for n in self.nodes.indices().filter(|n| *n != owner) {

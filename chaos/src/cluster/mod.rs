@@ -6,6 +6,7 @@
 
 mod caller;
 mod clocks;
+mod disk;
 mod doomed;
 mod drive;
 mod enter;

@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Clock,
     /// A node dies at a named point of its code.
     CrashPoint,
+    /// Every sync of the owner of a shard takes from a tenth of a second to several.
+    SlowDisk,
 }
 
 impl Kind {
