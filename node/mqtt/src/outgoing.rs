@@ -13,7 +13,7 @@ use crate::{
     codec::{PublishParts, encode, encode_publish},
     metrics::Counters,
     packet::{Ack, Packet, PacketKind, SubAck},
-    reason::ProtocolVersion,
+    reason::{ProtocolVersion, ReasonCode},
 };
 
 /// Bytes after which a session stops pushing and lets the socket take them. One turn of one connection may not hold
@@ -103,6 +103,10 @@ impl Outgoing {
             without_words(packet)
         };
         let packet = bare.as_ref().unwrap_or(packet);
+        debug_assert!(
+            !self.version.is_v5() || is_legal(packet),
+            "a code that MQTT 5 does not know in this packet: {packet:?}"
+        );
         encode(packet, self.version, self.limit, &mut self.buffer)?;
         self.count(packet.kind());
         Ok(())
@@ -160,6 +164,28 @@ impl Outgoing {
     /// The buffer itself, for the driver that lends and drains it.
     pub(crate) const fn buffer_mut(&mut self) -> &mut BytesMut {
         &mut self.buffer
+    }
+}
+
+/// Whether every code of a packet is one that a server may say in it.
+fn is_legal(packet: &Packet) -> bool {
+    let kind = packet.kind();
+    let all = |reasons: &[ReasonCode]| reasons.iter().all(|reason| reason.may_stand_in(kind));
+    match packet {
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            all(&[ack.reason])
+        },
+        Packet::SubAck(ack) | Packet::UnsubAck(ack) => all(&ack.reasons),
+        Packet::Disconnect(disconnect) => all(&[disconnect.reason]),
+        Packet::Auth(auth) => all(&[auth.reason]),
+        // What CONNACK has no code for is told as "server unavailable".
+        Packet::ConnAck(_)
+        | Packet::Connect(_)
+        | Packet::Publish(_)
+        | Packet::Subscribe(_)
+        | Packet::Unsubscribe(_)
+        | Packet::PingReq
+        | Packet::PingResp => true,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! The broker speaks MQTT 5 inside; what an older client is told is derived here and nowhere else.
 
+use crate::packet::PacketKind;
+
 /// A protocol version a client may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProtocolVersion {
@@ -208,26 +210,63 @@ impl ReasonCode {
         }
     }
 
-    /// Whether a server may put this code into a DISCONNECT (MQTT 5.0, 3.14.2.1).
-    pub const fn may_disconnect(self) -> bool {
-        !matches!(
-            self,
-            Self::GrantedQos1
-                | Self::GrantedQos2
-                | Self::DisconnectWithWill
-                | Self::NoMatchingSubscribers
-                | Self::NoSubscriptionExisted
-                | Self::ContinueAuthentication
-                | Self::ReAuthenticate
-                | Self::UnsupportedProtocolVersion
-                | Self::ClientIdentifierNotValid
-                | Self::BadUserNameOrPassword
-                | Self::ServerUnavailable
-                | Self::Banned
-                | Self::BadAuthenticationMethod
-                | Self::PacketIdentifierInUse
-                | Self::PacketIdentifierNotFound
-        )
+    /// Whether a server may put this code into a packet.
+    pub fn may_stand_in(self, packet: PacketKind) -> bool {
+        self.packets().contains(&packet)
+    }
+
+    /// The packets in which a server may say this (MQTT 5.0, table 2-6, without what only clients say).
+    const fn packets(self) -> &'static [PacketKind] {
+        use PacketKind::{
+            Auth, ConnAck, Disconnect, PubAck, PubComp, PubRec, PubRel, SubAck, UnsubAck,
+        };
+        match self {
+            Self::Success => &[
+                ConnAck, PubAck, PubRec, PubRel, PubComp, SubAck, UnsubAck, Auth, Disconnect,
+            ],
+            Self::GrantedQos1 | Self::GrantedQos2 => &[SubAck],
+            Self::DisconnectWithWill | Self::ReAuthenticate => &[],
+            Self::NoMatchingSubscribers => &[PubAck, PubRec],
+            Self::NoSubscriptionExisted => &[UnsubAck],
+            Self::ContinueAuthentication => &[Auth],
+            Self::UnspecifiedError | Self::ImplementationSpecificError | Self::NotAuthorized => {
+                &[ConnAck, PubAck, PubRec, SubAck, UnsubAck, Disconnect]
+            },
+            Self::UnsupportedProtocolVersion
+            | Self::ClientIdentifierNotValid
+            | Self::BadUserNameOrPassword
+            | Self::ServerUnavailable
+            | Self::Banned
+            // Table 2-6 names DISCONNECT too, and the table of DISCONNECT does not.
+            | Self::BadAuthenticationMethod => &[ConnAck],
+            Self::MalformedPacket
+            | Self::ProtocolError
+            | Self::ServerBusy
+            | Self::PacketTooLarge
+            | Self::RetainNotSupported
+            | Self::QosNotSupported
+            | Self::UseAnotherServer
+            | Self::ServerMoved
+            | Self::ConnectionRateExceeded => &[ConnAck, Disconnect],
+            Self::ServerShuttingDown
+            | Self::KeepAliveTimeout
+            | Self::SessionTakenOver
+            | Self::ReceiveMaximumExceeded
+            | Self::TopicAliasInvalid
+            | Self::MessageRateTooHigh
+            | Self::AdministrativeAction
+            | Self::MaximumConnectTime => &[Disconnect],
+            Self::TopicFilterInvalid => &[SubAck, UnsubAck, Disconnect],
+            Self::TopicNameInvalid | Self::PayloadFormatInvalid => {
+                &[ConnAck, PubAck, PubRec, Disconnect]
+            },
+            Self::PacketIdentifierInUse => &[PubAck, PubRec, SubAck, UnsubAck],
+            Self::PacketIdentifierNotFound => &[PubRel, PubComp],
+            Self::QuotaExceeded => &[ConnAck, PubAck, PubRec, SubAck, Disconnect],
+            Self::SharedSubscriptionsNotSupported
+            | Self::SubscriptionIdentifiersNotSupported
+            | Self::WildcardSubscriptionsNotSupported => &[SubAck, Disconnect],
+        }
     }
 }
 
@@ -253,5 +292,88 @@ mod tests {
         assert_eq!(ReasonCode::NotAuthorized.connack_v3(), 5);
         assert_eq!(ReasonCode::GrantedQos2.suback_v3(), 2);
         assert_eq!(ReasonCode::NotAuthorized.suback_v3(), 0x80);
+    }
+
+    /// What the sections of the packets say, against what the table of all codes says (MQTT 5.0, 3.2.2.2, 3.4.2.1,
+    /// 3.5.2.1, 3.6.2.1, 3.7.2.1, 3.9.3, 3.11.3, 3.14.2.1, 3.15.2.1).
+    #[test]
+    fn each_packet_takes_the_codes_that_its_section_lists() {
+        const PUBACK: &[u8] = &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
+        const PUBREL: &[u8] = &[0x00, 0x92];
+        let sections: [(PacketKind, &[u8]); 9] = [
+            (
+                PacketKind::ConnAck,
+                &[
+                    0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C,
+                    0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+                ],
+            ),
+            (PacketKind::PubAck, PUBACK),
+            (PacketKind::PubRec, PUBACK),
+            (PacketKind::PubRel, PUBREL),
+            (PacketKind::PubComp, PUBREL),
+            (
+                PacketKind::SubAck,
+                &[
+                    0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2,
+                ],
+            ),
+            (
+                PacketKind::UnsubAck,
+                &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91],
+            ),
+            (
+                PacketKind::Disconnect,
+                &[
+                    0x00, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93,
+                    0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0,
+                    0xA1, 0xA2,
+                ],
+            ),
+            (PacketKind::Auth, &[0x00, 0x18]),
+        ];
+        for (packet, section) in sections {
+            let taken = ReasonCode::ALL
+                .iter()
+                .filter(|code| code.may_stand_in(packet));
+            let taken: Vec<u8> = taken.map(|code| code.value()).collect();
+            assert_eq!(taken, section, "{packet:?}");
+        }
+        let other = [PacketKind::Publish, PacketKind::PingResp];
+        assert!(
+            ReasonCode::ALL
+                .iter()
+                .all(|code| other.iter().all(|kind| !code.may_stand_in(*kind)))
+        );
+    }
+
+    #[test]
+    fn who_is_not_let_in_and_who_is_cut_off_is_told_why_in_words_of_that_packet() {
+        use crate::{authenticate::AuthError, codec::MalformedCause};
+        let errors = [
+            AuthError::BadCredentials,
+            AuthError::NotAuthorized,
+            AuthError::ClientId,
+            AuthError::Busy,
+        ];
+        for error in errors {
+            let code = error.reason();
+            assert!(
+                code.may_stand_in(PacketKind::ConnAck),
+                "{error:?}: {code:?}"
+            );
+        }
+        for cause in MalformedCause::ALL {
+            let in_connect = matches!(
+                cause,
+                MalformedCause::ProtocolLevel | MalformedCause::ClientId
+            );
+            let kind = if in_connect {
+                PacketKind::ConnAck
+            } else {
+                PacketKind::Disconnect
+            };
+            assert!(cause.reason().may_stand_in(kind), "{cause:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     close::{Close, CloseCause},
     driver::{Gate, SessionDriver},
     edge::Edge,
-    packet::{Disconnect, Packet},
+    packet::{Disconnect, Packet, PacketKind},
 };
 
 /// Most bytes read and thrown away after a goodbye.
@@ -20,7 +20,7 @@ impl<S: Stream, G: Gate> Connection<S, G> {
     pub(super) async fn close(mut self, close: Close) {
         self.edge.closed(close, &self.peer);
         let is_told = close.send_disconnect && self.out.version().is_v5();
-        if is_told && close.reason.may_disconnect() {
+        if is_told && close.reason.may_stand_in(PacketKind::Disconnect) {
             let mut goodbye = Disconnect::new(close.reason);
             if close.cause == CloseCause::Moved {
                 goodbye.server_reference = self.session.server_reference();

@@ -156,14 +156,17 @@ impl Session {
         if !outcome.is_done() && !self.speaks_v5() {
             return Err(cannot_store(outcome));
         }
-        Ok(match outcome {
-            Outcome::NoMatch if self.broker.sees_everybody() => ReasonCode::NoMatchingSubscribers,
-            // cut off from somebody who may have subscribed, this node cannot say that nobody did
-            Outcome::Done | Outcome::NoMatch => ReasonCode::Success,
-            Outcome::QuotaExceeded | Outcome::TooLarge => ReasonCode::QuotaExceeded,
-            Outcome::Unavailable => ReasonCode::ImplementationSpecificError,
-        })
+        Ok(taken(outcome, || self.broker.sees_everybody()))
     }
+}
+
+/// What PUBACK and PUBREC say of a message.
+fn taken(outcome: Outcome, sees_everybody: impl FnOnce() -> bool) -> ReasonCode {
+    if outcome == Outcome::NoMatch && sees_everybody() {
+        return ReasonCode::NoMatchingSubscribers;
+    }
+    // cut off from somebody who may have subscribed, this node cannot say that nobody did
+    refusal(outcome).unwrap_or(ReasonCode::Success)
 }
 
 /// Each filter that was not refused at once has a verdict: `no` is what the client is told of those that failed.
@@ -185,6 +188,7 @@ fn refuse_granted(ack: &mut SubAck, reason: Option<ReasonCode>) {
     }
 }
 
+/// How an answer says that something was not kept. "Server unavailable" is a word of CONNACK only.
 const fn refusal(outcome: Outcome) -> Option<ReasonCode> {
     match outcome {
         Outcome::Done | Outcome::NoMatch => None,
@@ -201,5 +205,36 @@ fn cannot_store(outcome: Outcome) -> Close {
         Outcome::Done | Outcome::NoMatch | Outcome::Unavailable => {
             Close::because(ReasonCode::ServerBusy, CloseCause::ServerBusy)
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::PacketKind;
+
+    #[test]
+    fn every_outcome_has_a_code_that_its_packet_knows() {
+        let outcomes = [
+            Outcome::Done,
+            Outcome::NoMatch,
+            Outcome::QuotaExceeded,
+            Outcome::TooLarge,
+            Outcome::Unavailable,
+        ];
+        for outcome in outcomes {
+            for sees_everybody in [false, true] {
+                let code = taken(outcome, || sees_everybody);
+                let fits =
+                    [PacketKind::PubAck, PacketKind::PubRec].map(|kind| code.may_stand_in(kind));
+                assert_eq!(fits, [true, true], "{outcome:?}: {code:?}");
+                assert_eq!(code.is_error(), !outcome.is_done(), "{outcome:?}: {code:?}");
+            }
+            let code = refusal(outcome);
+            assert!(
+                code.is_none_or(|code| code.may_stand_in(PacketKind::SubAck)),
+                "{outcome:?}"
+            );
+        }
     }
 }
