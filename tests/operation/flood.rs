@@ -83,6 +83,7 @@ fn without_files_left_it_neither_spins_nor_drops_those_who_are_there() {
         .collect();
     assert!(answers(&mut neighbour), "who was there stays");
     let (began, before) = (Instant::now(), ticks(node.pid()));
+    // Over which its processor time is measured.
     std::thread::sleep(Duration::from_secs(2));
     let spent = Duration::from_millis((ticks(node.pid()) - before) * 10);
     assert!(spent < began.elapsed() / 2, "it spins: {spent:?}");

@@ -10,7 +10,7 @@ use std::{
 
 use umbel_core::device::{DisconnectReason, Presence};
 
-use super::{World, client, device, eventually, hello, quick, version};
+use super::{World, a_while, client, device, eventually, hello, quick, version};
 use crate::{Config, Delivery, FleetEventKind, Refused, supervise::RestartPolicy};
 
 const UPDATE: &str = r#"{"state":{"reported":{"n":1}}}"#;
@@ -118,7 +118,7 @@ async fn five_failures_quarantine_the_device_until_an_operator_releases_it() {
     );
     assert!(quarantined[0].message.contains("poisoned by a test"));
     world.clock.advance(Duration::from_hours(1));
-    tokio::time::sleep(Duration::from_millis(10)).await;
+    a_while().await;
     assert_eq!(
         world.update("poison", UPDATE).await,
         Err(Refused::Quarantined)

@@ -245,6 +245,12 @@ fn will(topic: &str, delay: u32) -> Will {
     }
 }
 
+/// What must not happen has its time to happen: a timer that is due by the clock of a test fires within a turn or two of
+/// the runtime. This is time and not a state, because nothing tells that nothing happened.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(30)).await;
+}
+
 /// Waits until something holds.
 async fn eventually(why: &str, mut holds: impl FnMut() -> bool) {
     let until = tokio::time::Instant::now() + PATIENCE;

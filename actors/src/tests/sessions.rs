@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use umbel_core::device::{DisconnectReason, Presence};
 
-use super::{Told, World, client, device, eventually, hello, quick, will};
+use super::{Told, World, a_while, client, device, eventually, hello, quick, will};
 use crate::{FleetEventKind, Refused, ports::EvictReason};
 
 fn presence(world: &World, id: &str) -> Presence {
@@ -307,11 +307,8 @@ async fn an_end_that_cannot_be_recorded_now_is_recorded_later_without_the_caller
     assert_eq!(refused, Err(Refused::StorageFull));
     assert_eq!(presence(&world, "d"), Presence::Online);
     world.ledger.refuse(None);
-    for _ in 0..3 {
-        world.clock.advance(Duration::from_secs(1));
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
     eventually("the end is recorded", || {
+        world.clock.advance(Duration::from_secs(1));
         presence(&world, "d") == Presence::Offline
     })
     .await;
@@ -380,7 +377,7 @@ async fn a_session_that_stayed_connected_through_a_change_of_term_stays_online()
     })
     .await;
     world.clock.advance(Duration::from_mins(2));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    a_while().await;
     assert_eq!(presence(&world, "d"), Presence::Online);
     assert_eq!(world.fleet.counts().devices.online, 1);
     assert!(!world.outbox.topics().contains(&"w".to_owned()));

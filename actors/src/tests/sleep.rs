@@ -5,7 +5,7 @@ use std::{mem::size_of, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use umbel_core::shadow::{Reply, Verb};
 
-use super::{World, client, device, eventually, hello, quick, request, version};
+use super::{World, a_while, client, device, eventually, hello, quick, request, version};
 use crate::{Config, Refused, slot::Slot};
 
 const UPDATE: &str = r#"{"state":{"reported":{"n":1}}}"#;
@@ -56,7 +56,7 @@ async fn an_actor_holds_its_shadow_hot_and_sleeps_when_nobody_asks() {
     world.clock.advance(Duration::from_secs(20));
     world.update("d", UPDATE).await.expect("served");
     world.clock.advance(Duration::from_secs(20));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    a_while().await;
     assert_eq!(world.fleet.counts().awake, 1, "it was used 20 seconds ago");
     world.clock.advance(Duration::from_secs(11));
     eventually("it sleeps", || world.fleet.counts().awake == 0).await;

@@ -385,6 +385,7 @@ async fn a_short_stall_loses_nothing<W: World>() {
     world.cut(B, A);
     let asked = a.request(B, Service::Fleet, text("slow"), PATIENCE);
     diary.holds(1).await;
+    // The stall itself.
     sleep(Duration::from_millis(50)).await;
     world.heal();
     assert_eq!(asked.await.unwrap(), "slow");

@@ -6,7 +6,7 @@ use umbel_core::device::{DisconnectReason, Presence};
 use umbel_storage::nodes::Reach;
 
 use super::{
-    super::{client, eventually, hello, will},
+    super::{a_while, client, eventually, hello, will},
     net::Net,
 };
 use crate::{Delivery, FleetEventKind, ports::EvictReason};
@@ -37,7 +37,7 @@ async fn f3_a_dead_gateway_makes_stale_then_offline_with_one_will_for_those_not_
     crowd(&net, 1, 20).await;
     let dead = net.kill(1);
     net.clock.advance(Duration::from_secs(1));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    a_while().await;
     assert_eq!(
         net.presence(2, "d00").await,
         Presence::Online,
@@ -122,7 +122,7 @@ async fn g7_nobody_who_stayed_flaps_when_an_owner_dies() {
     // Long after the answer was due, and after any grace.
     for _ in 0..3 {
         net.clock.advance(Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        a_while().await;
     }
     for number in 0..20 {
         assert_eq!(net.presence(1, &name(number)).await, Presence::Online);
@@ -164,7 +164,7 @@ async fn g7_a_gateway_that_was_only_cut_off_has_its_clients_online_again() {
     eventually("they are online again", || online(&net) == 9).await;
     net.becomes(2, "d03", Presence::Offline).await;
     net.clock.advance(GRACE);
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    a_while().await;
     assert_eq!(online(&net), 9);
     assert_eq!(wills(&net, 10), [0; 10]);
     for number in 0..10 {
@@ -229,7 +229,7 @@ async fn g8_a_take_over_across_nodes_ends_the_older_and_its_end_changes_nothing(
         .await;
     assert_eq!(late, Ok(()));
     net.clock.advance(GRACE);
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    a_while().await;
     assert_eq!(net.presence(1, "d").await, Presence::Online);
     assert_eq!(net.count("bye"), 0);
     assert_eq!(net.count("$aws/events/presence/connected/d"), 2);
@@ -246,7 +246,7 @@ async fn a_connect_that_was_recorded_but_never_answered_is_not_online_for_ever()
     net.becomes(2, "d", Presence::Stale).await;
     net.connect(1, "d", hello(None)).await.expect("admitted");
     net.clock.advance(GRACE);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    a_while().await;
     assert_eq!(net.presence(2, "d").await, Presence::Online);
     assert_eq!(
         net.count("bye"),
@@ -327,7 +327,7 @@ async fn a_gateway_that_the_owner_has_not_heard_of_yet_has_time_to_speak() {
     net.settled().await;
     let counts = |net: &Net| net.realm(3).local().counts().devices;
     net.clock.advance(Duration::from_secs(4));
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    a_while().await;
     assert_eq!((counts(&net).online, counts(&net).stale), (5, 0));
     net.clock.advance(Duration::from_secs(2));
     eventually("nobody speaks for them", || counts(&net).stale == 5).await;
@@ -350,7 +350,7 @@ async fn g6_who_comes_back_before_anybody_noticed_the_death_of_its_node_is_not_t
             .expect("back");
     }
     net.clock.advance(GRACE);
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    a_while().await;
     assert_eq!(wills(&net, 10), [0; 10]);
     for number in 0..10 {
         let id = name(number);

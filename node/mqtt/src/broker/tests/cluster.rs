@@ -6,7 +6,7 @@ use umbel_storage::Reach;
 
 use super::{
     homes::{durable, publish, subscribe, take},
-    net::{Net, SHARDS, eventually, message, payloads_of},
+    net::{Net, SHARDS, a_while, eventually, message, payloads_of},
     world::{V5, hello, messages},
 };
 use crate::broker::PublishRefused;
@@ -251,7 +251,7 @@ async fn a_message_waits_for_the_next_owner_and_later_ones_wait_behind_it() {
     for payload in ["1", "2", "3"] {
         assert_eq!(writer.publish("a", payload, Qos::AtLeastOnce), []);
     }
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    a_while().await;
     assert_eq!(writer.hear(), [], "not acknowledged before it is kept");
     net.move_shard(shard, 3);
     let mut acknowledged = Vec::new();

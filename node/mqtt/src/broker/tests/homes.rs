@@ -3,7 +3,7 @@
 use umbel_core::message::Qos;
 
 use super::{
-    net::{Net, eventually},
+    net::{Net, a_while, eventually},
     world::{Client, Got, Hello, Said, V3, V5, hello},
 };
 use crate::{close::CloseCause, packet::Packet, reason::ReasonCode};
@@ -164,7 +164,7 @@ async fn no_more_is_in_flight_than_the_client_takes() {
         seen.len() >= 3
     })
     .await;
-    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    a_while().await;
     assert!(reader.hear().is_empty() && seen.len() == 3, "{seen:?}");
     for got in seen {
         reader.puback(got.id);

@@ -52,6 +52,7 @@ async fn without_files_the_loop_waits_refuses_and_recovers() {
     };
     setrlimit(Resource::Nofile, lowered).expect("lowering is allowed");
     let cpu = cpu_ticks();
+    // Over which its processor time is measured.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let opened = running.gate.change(|script| script.peers.len());
     assert!(opened < 10, "{opened} were opened with 3 files");

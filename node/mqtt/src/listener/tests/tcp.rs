@@ -102,6 +102,7 @@ async fn half_open_connections_of_one_address_are_bounded() {
         b"",
         "no place, nobody idle for long"
     );
+    // Only time makes them idle for long.
     tokio::time::sleep(Duration::from_millis(400)).await;
     let mut honest = client(&running).await;
     greet(&mut honest, ProtocolVersion::V5, 0).await;

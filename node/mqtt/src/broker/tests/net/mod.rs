@@ -363,6 +363,11 @@ impl Net {
     }
 }
 
+/// What must not happen has its time to happen. This is time and not a state, because nothing tells that nothing happened.
+pub(super) async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
 /// Waits until a condition holds.
 pub(super) async fn eventually(why: &str, mut condition: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
