@@ -67,7 +67,7 @@ pub(crate) async fn restore(args: &RestoreArgs, config: &Config) -> Result<Strin
     datadir::end_restore(folder).with_context(|| folder.display().to_string())?;
     let (rows, shards) = (restored.rows, restored.shards);
     Ok(format!(
-        "{rows} rows of {shards} shards are in {}",
+        "{rows} rows of {shards} shards are in {}. Start the node, then let others in with `umbel ctl token create`",
         folder.display()
     ))
 }

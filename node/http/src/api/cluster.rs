@@ -139,10 +139,7 @@ pub(super) async fn drain(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let Plain {} = body::shape(&headers, &body)?;
-    context.backend.operator().set_draining(node, true).await?;
-    tracing::info!(peer = node, "an operator drains a node");
-    Ok(StatusCode::NO_CONTENT.into_response())
+    set_draining(&context, node, (&headers, &body), true).await
 }
 
 /// Lets a drained node have shards and clients again.
@@ -161,9 +158,23 @@ pub(super) async fn undrain(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let Plain {} = body::shape(&headers, &body)?;
-    context.backend.operator().set_draining(node, false).await?;
-    tracing::info!(peer = node, "an operator ends the drain of a node");
+    set_draining(&context, node, (&headers, &body), false).await
+}
+
+async fn set_draining(
+    context: &Context,
+    node: u64,
+    (headers, body): (&HeaderMap, &Bytes),
+    draining: bool,
+) -> Result<Response, Problem> {
+    let Plain {} = body::shape(headers, body)?;
+    let operator = context.backend.operator();
+    operator.set_draining(node, draining).await?;
+    tracing::info!(
+        peer = node,
+        draining,
+        "an operator drains a node or ends that"
+    );
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
