@@ -63,6 +63,7 @@ async fn f9_without_any_majority_nobody_serves_and_healing_needs_no_help() {
         world.server(SHARD).is_none().then_some(())
     })
     .await;
+    // Several election timeouts, in which nobody may come to serve.
     sleep(Duration::from_secs(2)).await;
     assert_eq!(world.server(SHARD), None);
     world.net.heal();
@@ -77,6 +78,7 @@ async fn f10_a_node_that_cannot_send_disturbs_nobody() {
     for other in (1..=3).filter(|id| *id != mute) {
         world.net.cut(node(mute), node(other));
     }
+    // Several election timeouts, in which nothing may change.
     sleep(Duration::from_secs(3)).await;
     assert_eq!(world.server(SHARD), Some((owner, term)));
     world.put(SHARD, "a", "1").await;
@@ -93,6 +95,7 @@ async fn f10_a_node_that_cannot_hear_disturbs_nobody() {
     for other in (1..=3).filter(|id| *id != deaf) {
         world.net.cut(node(other), node(deaf));
     }
+    // Several election timeouts, in which nothing may change.
     sleep(Duration::from_secs(3)).await;
     assert_eq!(world.server(SHARD), Some((owner, term)));
     world.net.heal();
