@@ -1,6 +1,6 @@
 //! Subscriptions: in memory at once, in storage before the client is told.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use umbel_core::{
     device::events,
@@ -77,6 +77,7 @@ impl Broker {
     ) -> Option<(Vec<bool>, Pending)> {
         let mut granted = Vec::with_capacity(asked.len());
         let mut replaced = Vec::with_capacity(asked.len());
+        let mut owed = Vec::new();
         let mut known = Pending::Ready(Outcome::Done);
         let kept = {
             let mut state = mailbox.lock_as(epoch)?;
@@ -92,8 +93,7 @@ impl Broker {
                 // under the mailbox's lock: a session that ends now takes this entry with it
                 known = known.and(self.join(&one.filter, mailbox, one.options));
                 if one.retained_if_known || before.is_none() && one.retained_if_new {
-                    let backfill = state.backfill.get_or_insert_default();
-                    backfill.add(one.filter.clone(), one.options);
+                    owed.push((one.filter.clone(), one.options));
                 }
                 if mailbox.is_home() {
                     let key = rows::subscription_key(mailbox.client(), one.filter.as_str());
@@ -102,12 +102,27 @@ impl Broker {
                 }
                 replaced.push((one.filter.clone(), before));
             }
+            if known.known().is_some() {
+                state.owe(mem::take(&mut owed));
+            }
             // proposed under the lock: the deletions of a session that ends now come behind these rows
             if writes.is_empty() {
                 Pending::Ready(Outcome::Done)
             } else {
                 self.write(mailbox, writes)
             }
+        };
+        // what is retained is read when every node sends what comes from then on: a message that is kept behind the reading
+        // and routed by a node that has not heard of the filter would come in neither way
+        let known = if owed.is_empty() {
+            known
+        } else {
+            let (broker, mailbox) = (Arc::clone(self), Arc::clone(mailbox));
+            known.then(move |outcome| {
+                mailbox.lock().owe(owed);
+                broker.look_again(&mailbox);
+                outcome
+            })
         };
         let (broker, mailbox) = (Arc::clone(self), Arc::clone(mailbox));
         let kept = kept.then(move |outcome| {
@@ -269,6 +284,23 @@ impl State {
                 self.subscriptions.insert(index, (filter.clone(), options));
                 None
             },
+        }
+    }
+
+    /// Retained messages of these subscriptions are due, unless they are gone or others by now.
+    fn owe(&mut self, owed: Vec<(Filter, Options)>) {
+        if self.ended {
+            return;
+        }
+        for (filter, options) in owed {
+            let known = self
+                .subscriptions
+                .binary_search_by(|(known, _)| known.cmp(&filter));
+            let known = known.ok().and_then(|index| self.subscriptions.get(index));
+            if known.is_some_and(|(_, known)| *known == options) {
+                let backfill = self.backfill.get_or_insert_default();
+                backfill.add(filter, options);
+            }
         }
     }
 

@@ -147,3 +147,37 @@ async fn retained_messages_move_with_their_shard() {
     let told = net.broker(1).retained_get(&topic).await;
     assert_eq!(told.expect("readable").expect("there").payload, "y");
 }
+
+/// What is kept after the retained messages were read for a new subscription, and routed by a node that has not heard of
+/// the subscription yet, comes all the same.
+#[tokio::test]
+async fn what_is_kept_while_a_subscription_makes_its_way_is_missed_by_nobody() {
+    for is_durable in [false, true] {
+        let net = Net::new(3).await;
+        let topic = net.name_at(3, "topic");
+        let name = net.name_at(2, "reader");
+        let hello = if is_durable {
+            durable(&name)
+        } else {
+            hello(&name, V5)
+        };
+        let mut reader = net.connect(2, hello).await;
+        net.hold(2, 1);
+        assert_eq!(reader.subscribe(&topic, Qos::AtLeastOnce), []);
+        // it may read what there is, and be told of it
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+            assert_eq!(reader.hear(), []);
+        }
+        let kept = net.broker(1).publish_external(retained(&topic, "kept"));
+        assert_eq!(kept.await, Ok(()));
+        net.release(2, 1);
+        let mut got = Vec::new();
+        eventually("the message comes", || {
+            got.extend(reader.payloads());
+            !got.is_empty()
+        })
+        .await;
+        assert_eq!(got, ["kept"]);
+    }
+}

@@ -22,6 +22,8 @@ pub(super) struct Inner {
     pub(super) owners: BTreeMap<ShardId, Owner>,
     /// Terms in which nothing is answered, and what was proposed in them.
     pub(super) stalled: BTreeMap<(ShardId, Term), Vec<Stalled>>,
+    /// Tables that nobody comes to the end of.
+    pub(super) slow: BTreeSet<(ShardId, Table)>,
     pub(super) broken: BTreeSet<Way>,
     pub(super) held: BTreeSet<Way>,
     /// Counts how often a way broke: what was on it then is lost.

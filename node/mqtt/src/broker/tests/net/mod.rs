@@ -77,6 +77,9 @@ impl Ledger for View {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Pairs, ReadError> {
+        while self.links.inner.lock().slow.contains(&(shard, table)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         self.shared.scan(shard, table, prefix, after, limit)
     }
 }
@@ -313,6 +316,16 @@ impl Net {
         for (writes, answer) in waiting.into_iter().flatten() {
             let outcome = self.ledger.propose(shard, term, writes).await;
             assert!(answer.send(outcome).is_ok(), "the proposer waits");
+        }
+    }
+
+    /// Whoever reads a table of a shard, on a thread where that may take long, waits; or goes on.
+    pub(super) fn read_slowly(&self, shard: ShardId, table: Table, is_slow: bool) {
+        let mut inner = self.links.inner.lock();
+        if is_slow {
+            inner.slow.insert((shard, table));
+        } else {
+            inner.slow.remove(&(shard, table));
         }
     }
 
