@@ -66,7 +66,7 @@ impl Broker {
     }
 
     /// Takes up shards this node owns now, and gives up those it does not.
-    fn follow_shards(self: &Arc<Self>) {
+    pub(in crate::broker) fn follow_shards(self: &Arc<Self>) {
         for shard in (0..self.ledger.shards()).map(ShardId) {
             let (before, term) = (self.homes.readiness(shard), self.ledger.term(shard));
             match (before, term) {

@@ -216,3 +216,40 @@ async fn who_is_cut_off_does_not_say_that_nobody_is_there() {
     }
     assert_eq!(codes, [0x10, 0, 0x10, 0, 0x10]);
 }
+
+/// G1: a shard that leaves while it is looked who wants a message, after the table was read and before the router was.
+#[tokio::test]
+async fn a_message_follows_a_shard_that_leaves_under_it() {
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        for filter in ["umbel/devices/+/x", "$share/g/umbel/devices/+/x"] {
+            let net = Net::new(3).await;
+            let device = net.name_at(1, "device");
+            let mut names = (0..).map(|number| net.name_at(1, &format!("reader{number}-")));
+            let name = names.find(|name| shard_of(name) != shard_of(&device));
+            let name = name.expect("one of many");
+            let mut reader = net.connect(3, durable(&name)).await;
+            subscribe(&mut reader, filter, qos).await;
+            net.converged().await;
+            let (links, ledger) = (Arc::clone(&net.links), net.ledger.clone());
+            let nodes = Arc::clone(&net.site_of(1).nodes);
+            let (broker, shard) = (Arc::clone(net.broker(1)), shard_of(&name));
+            net.on_look(1, shard_of(&device), move || {
+                let owner = links.move_shard(&ledger, shard, NodeId(2));
+                nodes.set_owner(shard, Some(owner));
+                broker.follow_shards();
+            });
+            let said = message(&format!("umbel/devices/{device}/x"), "x", qos);
+            let published = net.broker(1).publish_external(said);
+            let mut published = std::pin::pin!(published);
+            // nobody else looks before
+            let is_over = futures_util::poll!(&mut published);
+            assert!(is_over.is_pending(), "it waits for the next owner");
+            for site in &net.sites {
+                site.nodes.set_owner(shard, Some(net.owner(shard)));
+            }
+            assert_eq!(published.await, Ok(()));
+            assert_eq!(payloads_of(&mut reader, 1).await, ["x"], "{filter}");
+            assert!(reader.payloads().is_empty(), "once");
+        }
+    }
+}

@@ -32,14 +32,33 @@ pub(super) struct Inner {
     pub(super) parcels: u64,
 }
 
+/// What happens when a node next looks whether it owns a shard.
+pub(super) type OnLook = (NodeId, ShardId, Box<dyn FnOnce() + Send>);
+
 /// The links between all nodes, and who owns what.
 #[derive(Default)]
 pub(in super::super) struct Links {
     pub(super) inner: Mutex<Inner>,
     pub(super) changed: Notify,
+    pub(super) on_look: Mutex<Option<OnLook>>,
 }
 
 impl Links {
+    /// A shard has another owner, which nobody was told yet.
+    pub(in super::super) fn move_shard(
+        &self,
+        ledger: &MemoryLedger,
+        shard: ShardId,
+        node: NodeId,
+    ) -> Owner {
+        let mut inner = self.inner.lock();
+        let term = Term(inner.owners[&shard].term.0 + 1);
+        let owner = Owner { node, term };
+        ledger.set_term(shard, Some(term));
+        inner.owners.insert(shard, owner);
+        owner
+    }
+
     /// The broker of a client's owner.
     pub(in super::super) fn owner_of(
         &self,

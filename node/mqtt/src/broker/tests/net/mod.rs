@@ -25,7 +25,7 @@ use umbel_storage::{
 };
 
 pub(super) use self::links::Links;
-use self::links::Plug;
+use self::links::{OnLook, Plug};
 use super::world::{Client, Hello, Port, TestClock, TestFleet, connect_to};
 use crate::{
     authenticate::Identity,
@@ -49,6 +49,11 @@ impl Ledger for View {
     }
 
     fn term(&self, shard: ShardId) -> Option<Term> {
+        let is_it = |(node, looked_at, _): &mut OnLook| (*node, *looked_at) == (self.me, shard);
+        let happens = self.links.on_look.lock().take_if(is_it);
+        if let Some((_, _, happen)) = happens {
+            happen();
+        }
         let inner = self.links.inner.lock();
         let owner = inner.owners.get(&shard)?;
         (owner.node == self.me).then_some(owner.term)
@@ -280,13 +285,7 @@ impl Net {
     }
 
     fn move_shard_heard_by(&self, shard: ShardId, to: u64, hears: impl Fn(u64) -> bool) -> Owner {
-        let term = Term(self.owner(shard).term.0 + 1);
-        let owner = Owner {
-            node: NodeId(to),
-            term,
-        };
-        self.ledger.set_term(shard, Some(term));
-        self.links.inner.lock().owners.insert(shard, owner);
+        let owner = self.links.move_shard(&self.ledger, shard, NodeId(to));
         for site in self.sites.iter().filter(|site| hears(site.id.0)) {
             site.nodes.set_owner(shard, Some(owner));
         }
@@ -327,6 +326,16 @@ impl Net {
         } else {
             inner.slow.remove(&(shard, table));
         }
+    }
+
+    /// This happens when a node next looks whether it owns a shard: in the middle of something.
+    pub(super) fn on_look(
+        &self,
+        node: u64,
+        shard: ShardId,
+        happen: impl FnOnce() + Send + 'static,
+    ) {
+        *self.links.on_look.lock() = Some((NodeId(node), shard, Box::new(happen)));
     }
 
     /// How many asks and notices were sent so far.
