@@ -178,6 +178,15 @@ impl Patience {
         0..40
     }
 
+    /// How long a message waits for a shard without an owner. A client is told in time to say it again; what nobody says
+    /// again waits for as long as an election may take on a bad day.
+    pub(crate) const fn waits_for_owner(self) -> Duration {
+        match self {
+            Self::Never => Duration::from_secs(2),
+            Self::WhileBusy => Duration::from_secs(6),
+        }
+    }
+
     /// Between two tries: some batches of a busy shard.
     pub(crate) async fn pause() {
         tokio::time::sleep(Duration::from_millis(50)).await;

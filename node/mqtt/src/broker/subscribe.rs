@@ -277,7 +277,7 @@ impl State {
         {
             Ok(index) => {
                 let (_, known) = self.subscriptions.get_mut(index)?;
-                Some(std::mem::replace(known, options))
+                Some(mem::replace(known, options))
             },
             Err(index) => {
                 self.subscriptions.reserve_exact(1);

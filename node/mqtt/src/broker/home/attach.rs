@@ -80,6 +80,9 @@ impl Broker {
         let rows = self.rows_up_to(&home, request.highest);
         let mut state = home.lock();
         check(&home, &state, request)?;
+        if state.gateway.is_some() {
+            return Err(NotAttached::NotHere); // another attempt came in between: what was read is not what is left
+        }
         let mut done = Vec::new();
         if request.highest > 0 {
             done =

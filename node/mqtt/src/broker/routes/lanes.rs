@@ -30,9 +30,6 @@ use crate::broker::{
     ticket::{Outcome, Pending, Settler, Ticket},
 };
 
-/// How long a message waits for an owner that takes it.
-const WAIT_MAX: Duration = Duration::from_secs(2);
-
 /// Before an owner is asked again, if no other is heard of.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -42,6 +39,9 @@ const AT_ONCE: usize = 256;
 /// Most messages, and bytes of messages, that wait for one shard. Beyond, publishers are told to try later.
 const MESSAGES_MAX: usize = 10_000;
 const BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Most bytes of messages that wait for any shard: with many shards and no owners, each may not have its fill.
+const ALL_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A message with its name.
 #[derive(Clone, Debug)]
@@ -126,39 +126,51 @@ struct Lane {
     bytes: usize,
 }
 
+#[derive(Debug, Default)]
+struct All {
+    lanes: BTreeMap<ShardId, Lane>,
+    bytes: usize,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Lanes(Mutex<BTreeMap<ShardId, Lane>>);
+pub(super) struct Lanes(Mutex<All>);
 
 impl Lanes {
     /// Whether messages for a shard wait.
     pub(super) fn holds(&self, shard: ShardId) -> bool {
-        self.0.lock().contains_key(&shard)
+        self.0.lock().lanes.contains_key(&shard)
     }
 
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.0.lock().values().map(|lane| lane.waiting.len()).sum()
+        let all = self.0.lock();
+        all.lanes.values().map(|lane| lane.waiting.len()).sum()
     }
 
     /// Adds a message; true if it is the first, and somebody has to see to it.
     fn add(&self, shard: ShardId, pieces: Pieces, letter: &Letter) -> (Pending, bool) {
-        let mut lanes = self.0.lock();
+        let mut all = self.0.lock();
+        let All {
+            lanes,
+            bytes: total,
+        } = &mut *all;
         let bytes = cost(&letter.message);
         let is_full =
             |lane: &Lane| lane.waiting.len() >= MESSAGES_MAX || lane.bytes + bytes > BYTES_MAX;
         let known = lanes.get(&shard);
         let is_first = known.is_none();
-        if known.is_some_and(is_full) {
+        if known.is_some_and(is_full) || *total + bytes > ALL_BYTES_MAX {
             return (Pending::Ready(Outcome::Unavailable), false);
         }
         let lane = lanes.entry(shard).or_default();
         let waiting = lane.waiting.entry(letter.id.count).or_insert_with(|| {
             lane.bytes += bytes;
+            *total += bytes;
             Waiting {
                 letter: letter.clone(),
                 pieces: Pieces::default(),
-                until: Instant::now() + WAIT_MAX,
+                until: Instant::now() + letter.patience.waits_for_owner(),
                 settlers: Vec::new(),
             }
         });
@@ -170,8 +182,8 @@ impl Lanes {
 
     /// The first that wait.
     fn first(&self, shard: ShardId) -> Vec<(Letter, Pieces)> {
-        let lanes = self.0.lock();
-        let waiting = lanes.get(&shard).into_iter();
+        let all = self.0.lock();
+        let waiting = all.lanes.get(&shard).into_iter();
         let waiting = waiting.flat_map(|lane| lane.waiting.values());
         waiting
             .take(AT_ONCE)
@@ -183,7 +195,11 @@ impl Lanes {
     /// while the rest of it was on its way. False when nobody waits.
     fn settle(&self, shard: ShardId, answers: &[Answered], now: Instant) -> bool {
         let mut done = Vec::new();
-        let mut lanes = self.0.lock();
+        let mut all = self.0.lock();
+        let All {
+            lanes,
+            bytes: total,
+        } = &mut *all;
         let Some(lane) = lanes.get_mut(&shard) else {
             return false;
         };
@@ -200,7 +216,9 @@ impl Lanes {
             let settled = waiting.settlers.extract_if(.., is_open);
             done.extend(settled.map(|(_, settler)| (settler, answer.outcome)));
             if waiting.pieces.is_none() {
-                lane.bytes -= cost(&waiting.letter.message);
+                let bytes = cost(&waiting.letter.message);
+                lane.bytes -= bytes;
+                *total -= bytes;
                 lane.waiting.remove(&answer.count);
             }
         }
@@ -208,7 +226,7 @@ impl Lanes {
         if !goes_on {
             lanes.remove(&shard);
         }
-        drop(lanes);
+        drop(all);
         for (settler, outcome) in done {
             settler.settle(outcome);
         }
@@ -330,24 +348,50 @@ mod tests {
 
     use super::*;
 
+    fn letter(count: u64, bytes: usize) -> Letter {
+        let message = Message::from_cluster(
+            "umbel/devices/d/x".to_owned(),
+            vec![0; bytes].into(),
+            Qos::AtLeastOnce,
+            Timestamp::default(),
+        );
+        Letter {
+            id: MessageId {
+                boot: Boot(1),
+                count,
+            },
+            message: Arc::new(message),
+            patience: Patience::Never,
+        }
+    }
+
+    #[test]
+    fn what_waits_for_many_shards_has_one_bound() {
+        let lanes = Lanes::default();
+        let each = 1024 * 1024;
+        let add = |shard: u16, count: u64| {
+            let (pending, _) = lanes.add(ShardId(shard), Pieces::SESSIONS, &letter(count, each));
+            pending.known().is_none()
+        };
+        let taken = (0..200).filter(|count| add(u16::try_from(*count).unwrap_or(0), *count));
+        let taken: Vec<_> = taken.collect();
+        assert!((60..64).contains(&taken.len()), "{}", taken.len());
+        // room for one when one is done
+        let done = Answered {
+            count: taken[0],
+            pieces: Pieces::SESSIONS,
+            outcome: Outcome::Done,
+        };
+        lanes.settle(ShardId(0), &[done], Instant::now());
+        assert!(add(300, 300));
+        assert!(!add(301, 301));
+    }
+
     #[test]
     fn what_is_added_while_the_rest_is_on_its_way_is_not_settled_with_it() {
         let lanes = Lanes::default();
         let shard = ShardId(3);
-        let message = Message::from_cluster(
-            "umbel/devices/d/x".to_owned(),
-            bytes::Bytes::new(),
-            Qos::AtLeastOnce,
-            Timestamp::default(),
-        );
-        let letter = Letter {
-            id: MessageId {
-                boot: Boot(1),
-                count: 7,
-            },
-            message: Arc::new(message),
-            patience: Patience::Never,
-        };
+        let letter = letter(7, 0);
         let (sessions, _) = lanes.add(shard, Pieces::SESSIONS, &letter);
         let sent = lanes.first(shard);
         let (own, _) = lanes.add(shard, Pieces::OWN, &letter);

@@ -34,14 +34,12 @@ use crate::broker::{
     ticket::{Outcome, Pending, Settler, Ticket, start},
 };
 
-/// How long a message waits for an owner that keeps it.
-const WAIT_MAX: Duration = Duration::from_secs(2);
-
 /// Before an owner is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// Most messages that wait for their topics' owners.
+/// Most messages, and bytes of messages, that wait for their topics' owners.
 const WAITING_MAX: usize = 10_000;
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Most messages, and bytes of messages, in a page that is sent to another node.
 const PAGE_MESSAGES: usize = 1_000;
@@ -57,8 +55,14 @@ struct Waiting {
 /// Messages that wait until one before them is kept, by topic.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
-    waiting: Mutex<BTreeMap<String, VecDeque<Waiting>>>,
+    waiting: Mutex<Queues>,
     count: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    topics: BTreeMap<String, VecDeque<Waiting>>,
+    bytes: usize,
 }
 
 /// What [`Topics::add`] did with a message.
@@ -73,14 +77,19 @@ enum Added {
 
 impl Topics {
     fn holds(&self, topic: &str) -> bool {
-        self.count.load(Ordering::Acquire) > 0 && self.waiting.lock().contains_key(topic)
+        self.count.load(Ordering::Acquire) > 0 && self.waiting.lock().topics.contains_key(topic)
     }
 
     fn add(&self, message: Message, patience: Patience) -> Added {
         let mut waiting = self.waiting.lock();
-        if self.count.load(Ordering::Acquire) >= WAITING_MAX {
+        let bytes = cost(&message);
+        let is_full = self.count.load(Ordering::Acquire) >= WAITING_MAX
+            || waiting.bytes + bytes > WAITING_BYTES_MAX;
+        if is_full {
             return Added::Full;
         }
+        waiting.bytes += bytes;
+        let waiting = &mut waiting.topics;
         self.count.fetch_add(1, Ordering::AcqRel);
         let (settler, ticket) = Ticket::pair();
         let is_first = !waiting.contains_key(&message.topic);
@@ -100,22 +109,24 @@ impl Topics {
     /// The next of a topic stays in its place, so that what comes meanwhile goes behind it.
     fn first(&self, topic: &str) -> Option<(Message, Patience)> {
         let waiting = self.waiting.lock();
-        let first = waiting.get(topic)?.front()?;
+        let first = waiting.topics.get(topic)?.front()?;
         Some((first.message.clone(), first.patience))
     }
 
     /// The first of a topic was routed. `None` when there is no other.
     fn done(&self, topic: &str) -> (Option<Settler>, bool) {
         let mut waiting = self.waiting.lock();
-        let Some(queue) = waiting.get_mut(topic) else {
+        let Queues { topics, bytes } = &mut *waiting;
+        let Some(queue) = topics.get_mut(topic) else {
             return (None, false);
         };
         let done = queue.pop_front();
+        *bytes -= done.as_ref().map_or(0, |done| cost(&done.message));
         self.count
             .fetch_sub(usize::from(done.is_some()), Ordering::AcqRel);
         let goes_on = !queue.is_empty();
         if !goes_on {
-            waiting.remove(topic);
+            topics.remove(topic);
         }
         (done.map(|waiting| waiting.settler), goes_on)
     }
@@ -163,7 +174,7 @@ impl Broker {
         message: Message,
         patience: Patience,
     ) -> Outcome {
-        let until = Instant::now() + WAIT_MAX;
+        let until = Instant::now() + patience.waits_for_owner();
         let mut changes = self.nodes.changes();
         let message = Arc::new(message);
         loop {
@@ -312,5 +323,31 @@ async fn serve(broker: Weak<Broker>, topic: String) {
         if !goes_on {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use umbel_core::{message::Qos, time::Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn what_waits_to_be_kept_is_bounded_in_bytes() {
+        let topics = Topics::default();
+        let add = |number: usize| {
+            let message = Message::from_cluster(
+                format!("topic/{}", number % 7),
+                vec![0; 1024 * 1024].into(),
+                Qos::AtLeastOnce,
+                Timestamp::default(),
+            );
+            !matches!(topics.add(message, Patience::Never), Added::Full)
+        };
+        let taken = (0..100).filter(|number| add(*number)).count();
+        assert!((60..64).contains(&taken), "{taken}");
+        let (settler, _) = topics.done("topic/0");
+        assert!(settler.is_some());
+        assert!(add(100) && !add(101), "room for one when one is done");
     }
 }

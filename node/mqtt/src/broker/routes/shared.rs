@@ -33,9 +33,6 @@ use crate::broker::{
     ticket::{Outcome, Pending, start},
 };
 
-/// How long a message waits for a member that takes it.
-const WAIT_MAX: Duration = Duration::from_secs(2);
-
 /// Before those who may have a member are asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
@@ -149,7 +146,7 @@ impl Broker {
     }
 
     async fn find_member(self: Arc<Self>, letter: Letter, filter: Filter) -> Outcome {
-        let until = Instant::now() + WAIT_MAX;
+        let until = Instant::now() + letter.patience.waits_for_owner();
         let mut changes = self.nodes.changes();
         // who may have taken it has to be asked again, and nobody else if it must not be taken twice
         let mut only = None;

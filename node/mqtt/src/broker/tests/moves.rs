@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
+use umbel_actors::ports::Outbox;
 use umbel_core::{
-    ids::{NodeId, ShardId, Term},
+    ids::{ClientId, NodeId, ShardId, Term},
     message::Qos,
 };
-use umbel_storage::{Reach, Table};
+use umbel_storage::{Boot, Reach, Table};
 
 use super::{
     homes::{durable, heard, payloads, subscribe, take},
     net::{Net, SHARDS, eventually, message, payloads_of},
     world::{Said, V5, hello},
+};
+use crate::broker::{
+    PublishRefused,
+    peers::home::{Ask, Attach, Reply, Speaker, Stage},
 };
 
 fn shard_of(key: &str) -> ShardId {
@@ -252,4 +257,73 @@ async fn a_message_follows_a_shard_that_leaves_under_it() {
             assert!(reader.payloads().is_empty(), "once");
         }
     }
+}
+
+/// F3: a will or a delta waits longer for the next owner than a client does, who is told to say it again.
+#[tokio::test]
+async fn what_nobody_says_again_waits_for_a_late_owner() {
+    let net = Net::new(2).await;
+    let name = net.name_at(1, "reader");
+    let shard = shard_of(&name);
+    let mut reader = net.connect(2, durable(&name)).await;
+    for filter in ["will", "said"] {
+        subscribe(&mut reader, filter, Qos::AtLeastOnce).await;
+    }
+    net.converged().await;
+    net.site_of(2).nodes.set_owner(shard, None);
+    let will = message("will", "will", Qos::AtLeastOnce);
+    let willed = tokio::spawn(net.broker(2).publish(Arc::new(will)));
+    let said = message("said", "said", Qos::AtLeastOnce);
+    let refused = net.broker(2).publish_external(said).await;
+    assert_eq!(refused, Err(PublishRefused::Unavailable));
+    assert!(!willed.is_finished());
+    net.site_of(2)
+        .nodes
+        .set_owner(shard, Some(net.owner(shard)));
+    willed.await.expect("no panic");
+    assert_eq!(payloads_of(&mut reader, 1).await, ["will"]);
+}
+
+/// Of two attempts of one window to attach, one in the middle of the other, one counts: nothing is in flight twice.
+#[tokio::test]
+async fn an_attempt_to_attach_that_another_came_into_begins_again() {
+    let net = Net::new(2).await;
+    let name = net.name_at(1, "reader");
+    let client = ClientId::parse(&name).expect("an id");
+    let mut reader = net.connect(2, durable(&name)).await;
+    subscribe(&mut reader, "a", Qos::AtLeastOnce).await;
+    net.converged().await;
+    let said = message("a", "x", Qos::AtLeastOnce);
+    assert_eq!(net.broker(1).publish_external(said).await, Ok(()));
+    eventually("it came", || !reader.messages().is_empty()).await;
+    let view = net
+        .broker(2)
+        .client(&client)
+        .and_then(|view| view.connection);
+    let epoch = view.expect("connected").epoch;
+    let attempt = |generation| {
+        Ask::Attach(Box::new(Attach {
+            speaker: Speaker {
+                client: client.clone(),
+                epoch,
+            },
+            generation,
+            boot: Boot(1),
+            fresh: false,
+            window: 10,
+            unacknowledged: vec![(1 << 32, Stage::Sent)],
+            highest: 1 << 32,
+            sent: None,
+        }))
+    };
+    let (broker, older) = (Arc::clone(net.broker(1)), attempt(100));
+    net.on_read(1, shard_of(&name), move || {
+        drop(broker.serve_home(NodeId(2), older));
+    });
+    let newer = net.broker(1).serve_home(NodeId(2), attempt(101)).await;
+    assert!(matches!(newer, Reply::NotHere), "{newer:?}");
+    assert_eq!(net.broker(1).totals().inflight, 1);
+    let newer = net.broker(1).serve_home(NodeId(2), attempt(102)).await;
+    assert!(matches!(newer, Reply::Attached(_)), "{newer:?}");
+    assert_eq!(net.broker(1).totals().inflight, 1);
 }

@@ -41,6 +41,8 @@ pub(in super::super) struct Links {
     pub(super) inner: Mutex<Inner>,
     pub(super) changed: Notify,
     pub(super) on_look: Mutex<Option<OnLook>>,
+    /// The same, when it next reads rows of a shard.
+    pub(super) on_read: Mutex<Option<OnLook>>,
 }
 
 impl Links {

@@ -43,17 +43,23 @@ struct View {
     links: Arc<Links>,
 }
 
+impl View {
+    fn happens(&self, when: &Mutex<Option<OnLook>>, shard: ShardId) {
+        let is_it = |(node, looked_at, _): &mut OnLook| (*node, *looked_at) == (self.me, shard);
+        let happens = when.lock().take_if(is_it);
+        if let Some((_, _, happen)) = happens {
+            happen();
+        }
+    }
+}
+
 impl Ledger for View {
     fn shards(&self) -> u16 {
         self.shared.shards()
     }
 
     fn term(&self, shard: ShardId) -> Option<Term> {
-        let is_it = |(node, looked_at, _): &mut OnLook| (*node, *looked_at) == (self.me, shard);
-        let happens = self.links.on_look.lock().take_if(is_it);
-        if let Some((_, _, happen)) = happens {
-            happen();
-        }
+        self.happens(&self.links.on_look, shard);
         let inner = self.links.inner.lock();
         let owner = inner.owners.get(&shard)?;
         (owner.node == self.me).then_some(owner.term)
@@ -82,6 +88,7 @@ impl Ledger for View {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Pairs, ReadError> {
+        self.happens(&self.links.on_read, shard);
         while self.links.inner.lock().slow.contains(&(shard, table)) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -336,6 +343,16 @@ impl Net {
         happen: impl FnOnce() + Send + 'static,
     ) {
         *self.links.on_look.lock() = Some((NodeId(node), shard, Box::new(happen)));
+    }
+
+    /// This happens when a node next reads rows of a shard.
+    pub(super) fn on_read(
+        &self,
+        node: u64,
+        shard: ShardId,
+        happen: impl FnOnce() + Send + 'static,
+    ) {
+        *self.links.on_read.lock() = Some((NodeId(node), shard, Box::new(happen)));
     }
 
     /// How many asks and notices were sent so far.
