@@ -3,10 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
+const HOUR: i64 = 3600;
+/// How long it may take to ask, in seconds.
+const SLACK: i64 = 60;
 const NAME: &str = "libfaketimeMT.so.1";
 
 /// One node's clock.
@@ -16,13 +20,19 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// A clock that is right, told by a file in `folder`.
+    /// A clock that is right, told by a file in `folder`; fails if it cannot be moved.
     pub(super) fn create(folder: &Path) -> Result<Self> {
         let clock = Self {
             library: library()?,
             file: folder.join("clock"),
         };
+        clock.set(HOUR)?;
+        let moved = told(clock.environment())? - told(Vec::new())?;
         clock.set(0)?;
+        ensure!(
+            (HOUR - SLACK..HOUR + SLACK).contains(&moved),
+            "a clock that was moved by an hour is wrong by {moved} s"
+        );
         Ok(clock)
     }
 
@@ -46,6 +56,12 @@ impl Clock {
         .map(|(name, value)| (name.to_owned(), value))
         .into()
     }
+}
+
+/// The time that a process with these variables is told.
+fn told(environment: Vec<(String, String)>) -> Result<i64> {
+    let told = Command::new("date").arg("+%s").envs(environment).output()?;
+    Ok(String::from_utf8(told.stdout)?.trim().parse()?)
 }
 
 /// Debian keeps it in a folder named for the architecture.

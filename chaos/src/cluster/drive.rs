@@ -106,11 +106,12 @@ impl Drive {
         Ok(())
     }
 
-    /// Says how often nodes died where they were to.
-    pub(super) fn tell_points(&self) {
+    /// Says how often nodes died where they were to, and whether one ever did.
+    pub(super) fn tell_points(&self) -> bool {
         for (point, (tried, reached)) in &self.points {
             println!("{point}: died there {reached} times of {tried}");
         }
+        self.points.values().any(|(_, reached)| *reached > 0)
     }
 
     /// Waits for load: a fault that hits nothing shows nothing, and a busy machine is slow.

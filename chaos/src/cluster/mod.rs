@@ -148,7 +148,9 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
             .map(|error| format!("at the end: {error:#}"));
     }
     drive.nodes.end().await?;
-    drive.tell_points();
+    let died = drive.tell_points();
+    let is_void = !died && options.faults.contains(&Kind::CrashPoint);
+    let void = is_void.then(|| "no node died at a point: does the program have them?".to_owned());
     let mut breaches = gaps::moved(&drive.happened);
     if let Some(steady) = &steady {
         breaches.extend(steady.judge(&drive.happened)?);
@@ -156,7 +158,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     breaches.extend(stopped);
     let found = Found {
         happened: drive.happened,
-        void: None,
+        void,
         breaches,
     };
     conclude(&options, seed, found, &history.events(), &folder)
