@@ -56,7 +56,7 @@ pub(crate) struct DevicesArgs {
     /// Keep-alive in seconds.
     #[arg(long)]
     keep_alive: u64,
-    /// Second part of the source address: 127.here.0.0.
+    /// Second part of the source addresses: 127.here.x.y.
     #[arg(long)]
     source: u8,
 }
@@ -182,7 +182,9 @@ impl Fleet {
             address: server,
             tls: None,
         };
-        let source = SocketAddr::from((Ipv4Addr::new(127, self.args.source, 0, 1), 0));
+        // As devices have them: each its own. One address for all would meet the bound for one address.
+        let [.., high, low] = u32::try_from(n).unwrap_or_default().to_be_bytes();
+        let source = SocketAddr::from((Ipv4Addr::new(127, self.args.source, high, low), 0));
         let keep_alive = Duration::from_secs(self.args.keep_alive);
         let will = LastWill::new(format!("{WILLS}/{id}"), "gone", QoS::AtLeastOnce, false);
         Client::connect_with_will(&target, source, &id, keep_alive, Some(will)).await

@@ -35,6 +35,8 @@ use crate::client::{Client, PATIENCE};
 const MIB: f64 = 1_048_576.0;
 const PRESENCE: &str = "$aws/events/presence/disconnected";
 const NODES: usize = 3;
+const LEASES_LOST: &str = "umbel_shard_leases_lost_total";
+const ELECTIONS: &str = "umbel_shard_elections_total";
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// `umbel-loadtest cluster reconnect`
@@ -83,6 +85,10 @@ struct Found {
     leavers: usize,
     /// As each of the two other nodes told it.
     heard: Vec<Heard>,
+    /// On the other nodes, from the kill until all were back: owners that had to stop speaking for a shard although they
+    /// lived, and elections.
+    leases_lost: f64,
+    elections: f64,
     /// CPU of each of the other nodes from the kill until all were back, and memory after it.
     cpu_seconds: Vec<f64>,
     resident_mib: Vec<f64>,
@@ -136,7 +142,7 @@ async fn measure(nodes: &mut Nodes, args: &ReconnectArgs) -> Result<Found> {
     sleep(Duration::from_secs(5)).await;
 
     let lost_before = states(&mut fleets).await?;
-    let cpu_seconds = kill(nodes, args, &mut fleets).await?;
+    let cost = kill(nodes, args, &mut fleets).await?;
     drop(leavers);
     let lost_after = states(&mut fleets).await?;
     let report: Report = first(&mut fleets)?.ask("report").await?;
@@ -168,7 +174,9 @@ async fn measure(nodes: &mut Nodes, args: &ReconnectArgs) -> Result<Found> {
         failures: report.failures,
         leavers: args.leavers,
         heard,
-        cpu_seconds,
+        leases_lost: cost.leases_lost,
+        elections: cost.elections,
+        cpu_seconds: cost.cpu_seconds,
         resident_mib: resident
             .iter()
             .map(|usage| usage.resident as f64 / MIB)
@@ -180,13 +188,23 @@ fn first(fleets: &mut [Process]) -> Result<&mut Process> {
     fleets.first_mut().context("no fleet")
 }
 
-/// Kills the first node, and waits until all its devices are back and nothing more is to be heard of others. CPU of the
-/// other nodes until all were back.
-async fn kill(nodes: &mut Nodes, args: &ReconnectArgs, fleets: &mut [Process]) -> Result<Vec<f64>> {
+/// What it cost the other nodes until all were back.
+struct Cost {
+    cpu_seconds: Vec<f64>,
+    leases_lost: f64,
+    elections: f64,
+}
+
+/// Kills the first node, and waits until all its devices are back and nothing more is to be heard of others.
+async fn kill(nodes: &mut Nodes, args: &ReconnectArgs, fleets: &mut [Process]) -> Result<Cost> {
     let _: State = first(fleets)?.ask("mark").await?;
     let began = Instant::now();
     nodes.kill(0).await?;
     let before = nodes.usage()?;
+    let (leases, elections) = (
+        nodes.counter(LEASES_LOST).await?,
+        nodes.counter(ELECTIONS).await?,
+    );
     println!("killed a node with {} devices", args.devices);
     let within = Duration::from_secs(args.back_within);
     // Those that are not back then are counted as missing.
@@ -194,15 +212,20 @@ async fn kill(nodes: &mut Nodes, args: &ReconnectArgs, fleets: &mut [Process]) -
         .until_back(args.devices as u64, within)
         .await?;
     let after = nodes.usage()?;
+    let leases_lost = nodes.counter(LEASES_LOST).await? - leases;
+    let elections = nodes.counter(ELECTIONS).await? - elections;
     println!("all back: {all}; listening for what should not come");
     let quiet = Duration::from_secs(args.grace + args.listen_seconds);
     sleep(quiet.saturating_sub(began.elapsed())).await;
     sleep(Duration::from_secs(args.listen_seconds)).await;
-    Ok(before
-        .iter()
-        .zip(&after)
-        .map(|(before, after)| after.cpu.saturating_sub(before.cpu).as_secs_f64())
-        .collect())
+    let used = before.iter().zip(&after);
+    Ok(Cost {
+        cpu_seconds: used
+            .map(|(before, after)| after.cpu.saturating_sub(before.cpu).as_secs_f64())
+            .collect(),
+        leases_lost,
+        elections,
+    })
 }
 
 /// Milliseconds from the kill until this share of all devices was back.
@@ -258,6 +281,10 @@ fn print(found: &Found) {
             heard.examples,
         );
     }
+    println!(
+        "other nodes until all were back: {} leases lost, {} elections",
+        found.leases_lost, found.elections
+    );
     println!(
         "other nodes: CPU until all were back {:.1?} s, resident after it {:.0?} MiB",
         found.cpu_seconds, found.resident_mib
