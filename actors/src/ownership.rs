@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use umbel_core::time::Tick;
 
 use crate::{applied, common::Common, recover, recover::Recovered, roll, shard::Shard};
@@ -9,6 +10,8 @@ use crate::{applied, common::Common, recover, recover::Recovered, roll, shard::S
 /// Actors that roll calls may ask in one turn of the clockwork, over all shards. With four turns a second a gateway of
 /// ten thousand clients is called through in under a second, and leaves three quarters of the node to others.
 const DOUBTS_MAX: usize = 4_096;
+/// Shards that are recovered at the same time. Each holds a page of records and an entry of half a megabyte.
+const RECOVERING_MAX: usize = 16;
 /// A node that may not speak for a shard for so long has lost it, even if it has not heard to whom. A shorter pause of
 /// its lease costs nothing but the commands that are refused meanwhile.
 const LAPSE_MAX: Duration = Duration::from_secs(3);
@@ -18,20 +21,19 @@ pub(crate) async fn follow(common: &Arc<Common>, shards: &[Arc<Shard>]) {
     if !common.is_serving() || common.is_stopping() {
         return;
     }
-    let mut total = Recovered::default();
-    let mut gained = 0_usize;
+    let mut gained = Vec::new();
     for shard in shards {
         match common.ledger.term(shard.id) {
             Some(term) => {
                 shard.set_lapsed(None);
                 if !shard.is_recovered(term) && shard.may_recover(common.clock.tick()) {
-                    total += recover::shard(shard).await;
-                    gained += 1;
+                    gained.push(Arc::clone(shard));
                 }
             },
             None => let_go(shard, common.clock.tick()),
         }
     }
+    let (gained, total) = recover_all(gained).await;
     if gained > 0 {
         let Recovered {
             clients,
@@ -46,6 +48,18 @@ pub(crate) async fn follow(common: &Arc<Common>, shards: &[Arc<Shard>]) {
             "shards recovered"
         );
     }
+}
+
+/// Recovers shards side by side: each waits for a commit, and one whose commit takes long keeps no other waiting.
+async fn recover_all(gained: Vec<Arc<Shard>>) -> (usize, Recovered) {
+    let count = gained.len();
+    let recovering = stream::iter(gained).map(|shard| async move { recover::shard(&shard).await });
+    let recovered = recovering.buffer_unordered(RECOVERING_MAX);
+    let total = recovered.fold(Recovered::default(), |mut total, one| async move {
+        total += one;
+        total
+    });
+    (count, total.await)
 }
 
 /// Forgets a shard that is another node's.
