@@ -10,6 +10,7 @@ mod holds;
 mod lists;
 mod rounds;
 mod route;
+mod turns;
 
 use std::{
     collections::BTreeSet,
@@ -36,6 +37,7 @@ pub use rounds::Rounds;
 use self::{
     gateway::{Disclaimed, Gateway},
     route::Orphans,
+    turns::Turns,
 };
 use crate::{
     feed::Events,
@@ -93,6 +95,7 @@ pub(crate) struct Inner {
     timing: Timing,
     gateway: Gateway,
     orphans: Orphans,
+    turns: Turns,
     /// Shards to compare with their owner although nothing moved.
     dirty: Mutex<BTreeSet<ShardId>>,
     prompt: Notify,
@@ -118,6 +121,7 @@ impl Realm {
             timing,
             gateway: Gateway::new(shards),
             orphans: Orphans::new(shards),
+            turns: Turns::new(shards),
             dirty: Mutex::default(),
             prompt: Notify::new(),
             numbers: AtomicU64::new(0),
@@ -205,6 +209,7 @@ impl Realm {
         ended: Option<Disconnect>,
     ) -> Result<umbel_core::device::Opened, Refused> {
         let fleet = &self.0.fleet;
+        let _turn = self.0.turns.take(fleet.shard(client).id).await?;
         if let Some(end) = ended {
             fleet.end(client, end).await?;
         }

@@ -9,7 +9,7 @@ use umbel_storage::{
     nodes::{Owner, Reach},
 };
 
-use super::Inner;
+use super::{Inner, turns::Turn};
 use crate::{
     metrics,
     refused::Refused,
@@ -67,7 +67,7 @@ impl Inner {
     ) -> Result<Answer, Refused> {
         let began = Instant::now();
         let label = verb.label();
-        let deadline = began + self.timing.deadline;
+        let mut deadline = began + self.timing.deadline;
         let mut is_in_doubt = false;
         let mut hint = None;
         let mut sendings = 0_u32;
@@ -77,6 +77,11 @@ impl Inner {
             let way = hint
                 .take()
                 .map_or_else(|| self.way(shard), |owner| self.hinted(owner));
+            let turn = match self.turn(shard, &verb, way, &mut deadline).await {
+                Ok(turn) => turn,
+                Err(_) if is_in_doubt => break Err(Refused::Unavailable),
+                Err(why) => break Err(why),
+            };
             let next = match way {
                 Way::Nowhere => {
                     if self.is_hopeless(shard.id, deadline) {
@@ -99,6 +104,7 @@ impl Inner {
                     judge(self.peers.ask(owner.node, &verb, within).await)
                 },
             };
+            drop(turn);
             match next {
                 Next::Return(answer) => {
                     self.orphans.found(shard.id);
@@ -127,6 +133,23 @@ impl Inner {
         };
         metrics::count_forward(label, &outcome, began.elapsed());
         outcome
+    }
+
+    /// The turn of a connect that somebody can serve. To wait for it is not to wait for an owner: the deadline moves.
+    async fn turn(
+        &self,
+        shard: &Shard,
+        verb: &Verb,
+        way: Way,
+        deadline: &mut Instant,
+    ) -> Result<Option<Turn<'_>>, Refused> {
+        if !matches!(verb, Verb::Connect(_)) || way == Way::Nowhere {
+            return Ok(None);
+        }
+        let began = Instant::now();
+        let turn = self.turns.take(shard.id).await?;
+        *deadline += began.elapsed();
+        Ok(Some(turn))
     }
 
     fn hinted(&self, owner: Owner) -> Way {

@@ -32,6 +32,9 @@ use crate::{
 /// Characters of an assigned client id behind its prefix.
 const ASSIGNED_CHARACTERS: usize = 20;
 
+/// When a client may try again that came at a bad moment: an election is over by then, and most of a crowd.
+const RETRY_SECONDS: std::ops::RangeInclusive<u32> = 2..=10;
+
 /// What a client gets.
 struct Terms {
     expiry: u32,
@@ -75,7 +78,7 @@ impl Broker {
             tracing::error!(%error, "opening a session failed");
             Err(ReasonCode::UnspecifiedError)
         });
-        opened.map_err(ConnAck::refused)
+        opened.map_err(refusal)
     }
 
     /// Tells watchers that a client was refused for want of rights.
@@ -448,6 +451,20 @@ impl Broker {
             self.purge(mailbox);
         }
     }
+}
+
+/// What a client is told that gets no session. Who may try again is told when, each another time: MQTT has a code for
+/// "busy", but no field for how long.
+fn refusal(reason: ReasonCode) -> ConnAck {
+    let mut answer = ConnAck::refused(reason);
+    if matches!(
+        reason,
+        ReasonCode::ServerBusy | ReasonCode::ServerUnavailable
+    ) {
+        let seconds = rand::rng().random_range(RETRY_SECONDS);
+        answer.reason_string = Some(format!("try again in {seconds} s"));
+    }
+    answer
 }
 
 const fn reason_of(error: FleetError) -> ReasonCode {
