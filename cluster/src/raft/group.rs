@@ -400,7 +400,13 @@ fn settings(shard: ShardId, config: &Config, with_peers: bool) -> openraft::Conf
     let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     openraft::Config {
         cluster_name: format!("shard-{shard}"),
-        heartbeat_interval: millis(config.heartbeat),
+        // With peers: how long an append is waited for before it is sent again. Its answer may come through two disks and
+        // two busy processors; what is sent again meanwhile only makes both busier. The lease takes late answers, too.
+        heartbeat_interval: millis(if with_peers {
+            (config.heartbeat * 3).min(config.election_min.saturating_sub(Duration::from_millis(1)))
+        } else {
+            config.heartbeat
+        }),
         election_timeout_min: millis(config.election_min),
         election_timeout_max: millis(config.election_max),
         // The keeper decides when, and takes the snapshot outside of openraft, where a failure is not the end.

@@ -356,7 +356,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, log_id: Id) -> Result<(), StorageError> {
         let mark = Bytes::from(types::encode_id(&log_id).map_err(|error| write_error(&error))?);
-        self.common.recent.lock().applied(log_id.index);
+        self.common.recent.lock().purged(log_id.index);
         crash::point("purge.before");
         self.durably(|log, done| log.purge(self.group, log_id.index, mark.clone(), done))
             .await

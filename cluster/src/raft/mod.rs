@@ -4,7 +4,7 @@
 //! * [`log_store`]: openraft's log over [`umbel_storage::log::GroupLog`].
 //! * [`machine`]: how far a shard is applied, and the only way its rows change; snapshots.
 //! * [`state_machine`]: openraft's state machine over it; the fence.
-//! * [`recent`]: what log, state machine and group have in common; entries between append and apply.
+//! * [`recent`]: what log, state machine and group have in common; the last entries.
 //! * [`recover`]: what has to fit together before a group may run, and the rebuilding of a damaged state.
 //! * [`group`]: one running group: serving, electing, changing members, transferring.
 //! * [`lease`]: how long an owner may speak without asking.
