@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use metrics::histogram;
 use tokio::time::{Instant, MissedTickBehavior};
 use umbel_core::ids::NodeId;
 use umbel_storage::{Reach, log::GroupLog};
@@ -13,6 +14,7 @@ use umbel_storage::{Reach, log::GroupLog};
 use crate::{
     clock::Moment,
     hosted::Hosted,
+    metrics as names,
     raft::{
         group::{Act, Group},
         mux::Mux,
@@ -34,9 +36,11 @@ pub(crate) async fn run(
     let peers = mux.transport().peers();
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let late = histogram!(names::LOOK_DELAY);
     let (mut beat_at, mut sweep_at) = (Instant::now(), Instant::now());
     loop {
         let tick = ticks.tick().await;
+        late.record(tick.elapsed());
         let connected: BTreeSet<NodeId> = peers
             .borrow()
             .iter()

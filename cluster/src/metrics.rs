@@ -31,6 +31,10 @@ pub const REBUILDS: &str = "umbel_shard_rebuilds_total";
 pub const ELECTIONS: &str = "umbel_shard_elections_total";
 /// Times this node gave up a shard because no majority answered.
 pub const STEP_DOWNS: &str = "umbel_shard_step_downs_total";
+/// Times this node had to stop speaking for a shard it owned, because no majority answered in time.
+pub const LEASES_LOST: &str = "umbel_shard_leases_lost_total";
+/// How late the look at all groups came that beats their hearts: a node that is too busy for its groups.
+pub const LOOK_DELAY: &str = "umbel_shard_look_delay_seconds";
 /// Times this node handed a shard to another, by `result`: done, failed.
 pub const TRANSFERS: &str = "umbel_shard_transfers_total";
 /// Snapshots sent to other members, by `result`: done, failed.
@@ -90,6 +94,15 @@ pub fn describe() {
     describe_counter!(
         STEP_DOWNS,
         "Times this node gave up a shard because no majority answered"
+    );
+    describe_counter!(
+        LEASES_LOST,
+        "Times this node had to stop speaking for a shard it owned, because no majority answered in time"
+    );
+    describe_histogram!(
+        LOOK_DELAY,
+        Unit::Seconds,
+        "How late the look at all groups came that beats their hearts"
     );
     describe_counter!(
         TRANSFERS,

@@ -72,7 +72,7 @@ pub enum JoinError {
 /// Answers one question.
 pub(super) async fn serve(
     joins: &Joins,
-    mut stream: tokio_rustls::server::TlsStream<TcpStream>,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
     address: SocketAddr,
 ) {
     let served = timeout(SERVE, async {

@@ -17,6 +17,7 @@ use std::{
 use openraft::LeaderId;
 use parking_lot::Mutex;
 use tokio::{
+    runtime::Handle,
     sync::{Notify, oneshot},
     task::JoinSet,
     time::Instant,
@@ -99,6 +100,8 @@ pub(crate) struct Mux {
     waiting: Mutex<HashMap<u64, Waiting>>,
     next: AtomicU64,
     tasks: Mutex<JoinSet<()>>,
+    /// Lanes run where the groups do, whoever says the first word to a peer.
+    home: Handle,
     lives: OnceLock<Weak<Lives>>,
     me: Weak<Self>,
 }
@@ -112,6 +115,7 @@ impl Mux {
             waiting: Mutex::default(),
             next: AtomicU64::new(1),
             tasks: Mutex::new(JoinSet::new()),
+            home: Handle::current(),
             lives: OnceLock::new(),
             me: Weak::clone(me),
         });
@@ -239,7 +243,7 @@ impl Mux {
             Arc::clone(&self.transport),
             Weak::clone(&self.me),
         );
-        self.tasks.lock().spawn(sending);
+        self.tasks.lock().spawn_on(sending, &self.home);
         lane
     }
 

@@ -76,9 +76,18 @@ mod tests {
         for files in [16, 64, 400, 1024, 4096, 16_384] {
             let room = divide(files, WANTED);
             let used = (room.mqtt + 2 * room.http) as u64;
-            assert!(used + OWN_FILES.min(files / 2) <= files, "{files}: {room:?}");
+            assert!(
+                used + OWN_FILES.min(files / 2) <= files,
+                "{files}: {room:?}"
+            );
             assert!(room.mqtt > 0 && room.http > 0);
         }
-        assert_eq!(divide(1024, WANTED), Room { mqtt: 576, http: 96 });
+        assert_eq!(
+            divide(1024, WANTED),
+            Room {
+                mqtt: 576,
+                http: 96
+            }
+        );
     }
 }

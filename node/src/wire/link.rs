@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use umbel_actors::ports::Clock;
 use umbel_cluster::{
     Control,
@@ -43,11 +43,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Opens both sockets. Others are spoken to as soon as it is known who they are.
+    /// Opens both sockets. Others are spoken to as soon as it is known who they are. What devices and users ask of them
+    /// goes through `work`.
     pub(super) async fn start(
         config: &Config,
         identity: ClusterIdentity,
         boot: Boot,
+        work: Handle,
     ) -> Result<Self, StartError> {
         let link = config.cluster.link.as_ref();
         let mut link = link
@@ -61,6 +63,7 @@ impl Link {
             cluster_id.clone(),
             credentials(&identity)?,
         );
+        settings.work = Some(work);
         // Who comes with an older life is welcome: its groups hear of it and do not vote before they have caught up. To be
         // turned away would only make it start again, with one life more and nothing learned.
         settings.vet = Some(Arc::new(|_| false));

@@ -6,6 +6,7 @@ mod company;
 mod disk;
 mod drain;
 mod edges;
+mod engine;
 mod files;
 mod link;
 mod offers;
@@ -22,6 +23,7 @@ use std::{
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use thiserror::Error;
+use tokio::runtime::Handle;
 use umbel_actors::ports::Clock;
 use umbel_cluster::link::Transport;
 use umbel_http::Api;
@@ -32,6 +34,7 @@ use self::{
     company::Company,
     disk::{Disk, Me, Stores},
     edges::{Edges, Inner},
+    engine::Engine,
     link::Link,
     residents::Residents,
 };
@@ -71,6 +74,9 @@ pub enum StartError {
     /// Whether and how this node belongs to a cluster.
     #[error("cluster: {0}")]
     Member(String),
+    /// The runtime of the cluster.
+    #[error("threads of the cluster")]
+    Engine(#[source] std::io::Error),
     /// The link to other nodes.
     #[error("link")]
     Link(#[from] umbel_cluster::link::tcp::LinkError),
@@ -130,6 +136,8 @@ pub struct Node {
     residents: Residents,
     edges: Edges,
     backdrop: Arc<Backdrop>,
+    /// Ends last; none in a cluster of one.
+    _engine: Option<Engine>,
 }
 
 impl Node {
@@ -140,7 +148,7 @@ impl Node {
         let doorkeeper =
             Arc::new(Doorkeeper::new(config).map_err(|e| StartError::Passwords(e.to_string()))?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::start());
-        let (disk, mut company) = settle(config, &clock).await?;
+        let (disk, mut company, engine) = settle(config, &clock).await?;
         let residents = Residents::move_in(config, &disk, &mut company, &clock).await?;
         let broker = Arc::clone(&residents.broker);
         let standing = company.standing(disk.shards.shards());
@@ -180,6 +188,7 @@ impl Node {
             residents,
             edges,
             backdrop,
+            _engine: engine,
         })
     }
 
@@ -232,7 +241,10 @@ impl Node {
 }
 
 /// The disk, and who else is there.
-async fn settle(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Disk, Company), StartError> {
+async fn settle(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Disk, Company, Option<Engine>), StartError> {
     datadir::check_whole(&config.node.data_dir)?;
     let identity = membership::identity(config).map_err(StartError::Member)?;
     let me = Me::of(config, identity.as_ref());
@@ -240,13 +252,19 @@ async fn settle(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Disk, Compan
     let Some(identity) = identity else {
         let disk = Disk::start(config, me, stores, None).await?;
         let company = Company::alone(me, &disk, clock.wall());
-        return Ok((disk, company));
+        return Ok((disk, company, None));
     };
-    let link = Link::start(config, identity, stores.boot).await?;
+    let engine = Engine::start().map_err(StartError::Engine)?;
+    let work = Handle::current();
+    let link = engine
+        .run(Link::start(config, identity, stores.boot, work))
+        .await?;
     let transport = Arc::clone(&link.transport) as Arc<dyn Transport>;
-    let disk = Disk::start(config, me, stores, Some(transport)).await?;
-    let company = Company::join(config, link, &disk, clock)?;
-    Ok((disk, company))
+    let disk = engine
+        .run(Disk::start(config, me, stores, Some(transport)))
+        .await?;
+    let company = engine.call(|| Company::join(config, link, &disk, clock))?;
+    Ok((disk, company, Some(engine)))
 }
 
 fn describe_metrics() {

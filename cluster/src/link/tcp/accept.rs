@@ -20,11 +20,11 @@ use super::{
         tls::{self, ALPN_JOIN},
         vet::Introduction,
     },
-    hello::{self, Hello, Reply, Versions, Welcome},
+    hello::{self, Hello, Lane, Reply, Versions, Welcome},
     lobby::Place,
     serve::Seat,
     shared::{Phase, Shared},
-    socket,
+    socket::{self, Socket},
 };
 
 /// After the system could not accept (no files left, mostly).
@@ -35,8 +35,8 @@ struct Turned(Refusal, String);
 
 /// Who is at the door.
 enum Guest {
-    Node(TlsStream<TcpStream>, Hello),
-    Joiner(TlsStream<TcpStream>),
+    Node(TlsStream<Socket>, Hello),
+    Joiner(TlsStream<Socket>),
 }
 
 /// Lets others in until this node stops.
@@ -68,7 +68,7 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, plac
     let mut phase = shared.phase();
     let greeted = tokio::select! {
         _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
-        greeted = timeout(shared.handshake, Box::pin(greet(&shared, stream))) => greeted,
+        greeted = timeout(shared.handshake, Box::pin(greet(&shared, Socket::new(stream)))) => greeted,
     };
     let late = |_| Err(Turned(Refusal::Timeout, "no handshake in time".to_owned()));
     let guest = match greeted.unwrap_or_else(late) {
@@ -82,7 +82,11 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, plac
     match guest {
         Guest::Node(stream, hello) => {
             drop(place);
-            Box::pin(serve(&shared, stream, &hello, address)).await;
+            if hello.lane == Lane::Control {
+                return Box::pin(serve(&shared, stream, &hello, address)).await;
+            }
+            let runtime = shared.work.clone();
+            drop(runtime.spawn(serve_elsewhere(shared, stream, hello, address)));
         },
         // It has shown nothing, so it keeps its place among the half-open.
         Guest::Joiner(stream) => match shared.joins.get() {
@@ -93,7 +97,7 @@ async fn admit(shared: Arc<Shared>, stream: TcpStream, address: SocketAddr, plac
 }
 
 /// TLS and the hello; all that can be wrong with them.
-async fn greet(shared: &Shared, stream: TcpStream) -> Result<Guest, Turned> {
+async fn greet(shared: &Shared, stream: Socket) -> Result<Guest, Turned> {
     let tls_failed = |error: io::Error| Turned(Refusal::Tls, error.to_string());
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream)
         .await
@@ -145,7 +149,7 @@ async fn greet(shared: &Shared, stream: TcpStream) -> Result<Guest, Turned> {
 }
 
 /// Whether who speaks is who it says, and wants us.
-fn check(shared: &Shared, stream: &TlsStream<TcpStream>, hello: &Hello) -> Result<(), Turned> {
+fn check(shared: &Shared, stream: &TlsStream<Socket>, hello: &Hello) -> Result<(), Turned> {
     let identity = |why: String| Err(Turned(Refusal::Identity, why));
     if hello.cluster != shared.cluster_id {
         let why = format!(
@@ -181,10 +185,23 @@ fn check(shared: &Shared, stream: &TlsStream<TcpStream>, hello: &Hello) -> Resul
     Ok(())
 }
 
+/// What devices and users wait for is not served where the groups beat: see [`super::config::TcpConfig::work`].
+async fn serve_elsewhere(
+    shared: Arc<Shared>,
+    mut stream: TlsStream<Socket>,
+    hello: Hello,
+    address: SocketAddr,
+) {
+    match stream.get_mut().0.settle_here() {
+        Ok(()) => Box::pin(serve(&shared, stream, &hello, address)).await,
+        Err(error) => debug!(peer = %hello.from, %error, "a peer's connection cannot be moved"),
+    }
+}
+
 /// Welcomes a node and serves it; one that has forgotten something is told so, and not served.
 async fn serve(
     shared: &Arc<Shared>,
-    mut stream: TlsStream<TcpStream>,
+    mut stream: TlsStream<Socket>,
     hello: &Hello,
     address: SocketAddr,
 ) {

@@ -3,6 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use thiserror::Error;
+use tokio::runtime::Handle;
 use umbel_core::ids::NodeId;
 use umbel_storage::nodes::Boot;
 
@@ -32,6 +33,9 @@ pub struct TcpConfig {
     pub timing: Timing,
     /// TLS and the first words take milliseconds; a machine under full load gets so long.
     pub handshake: Duration,
+    /// Where the connections run on which devices and users are served; by default where the link is started. A runtime
+    /// of their own keeps what they ask from standing before the heartbeats of the groups.
+    pub work: Option<Handle>,
     /// Has a peer's disk gone back in time? By default as [`super::super::vet::Seen`] remembers.
     pub vet: Option<Vet>,
 }
@@ -55,6 +59,7 @@ impl TcpConfig {
             limits: Limits::default(),
             timing: Timing::default(),
             handshake: Duration::from_secs(5),
+            work: None,
             vet: None,
         }
     }

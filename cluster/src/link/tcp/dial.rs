@@ -107,7 +107,8 @@ async fn link(
     let life = (welcome.boot, welcome.nonce);
     let mut others = JoinSet::new();
     for lane in [Lane::Work, Lane::Bulk] {
-        others.spawn(follow(Arc::clone(shared), Arc::clone(peer), lane, life));
+        let following = follow(Arc::clone(shared), Arc::clone(peer), lane, life);
+        others.spawn_on(following, &shared.work);
     }
     shared.meters.ups.increment(1);
     info!(peer = %peer.node, boot = welcome.boot.0, version = welcome.version,

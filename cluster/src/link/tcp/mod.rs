@@ -100,7 +100,8 @@ impl TcpTransport {
             let changed = Arc::clone(&self.shared.changed);
             let remote = Remote::new(*node, addresses.clone(), changed);
             known.insert(*node, Arc::clone(&remote));
-            drop(tokio::spawn(dial::keep(Arc::clone(&self.shared), remote)));
+            let kept = dial::keep(Arc::clone(&self.shared), remote);
+            drop(self.shared.home.spawn(kept));
         }
         self.shared.changed.notify_one();
     }

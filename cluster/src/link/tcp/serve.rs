@@ -24,6 +24,7 @@ use super::{
     hello::Lane,
     outbox::Outbox,
     shared::{Phase, Shared},
+    socket::Socket,
 };
 
 /// The dialler pings at least three times in this time; who says nothing is dead.
@@ -73,11 +74,7 @@ impl<'a> Seat<'a> {
     }
 
     /// Serves a connection until its end.
-    pub(super) async fn serve(
-        &self,
-        stream: TlsStream<tokio::net::TcpStream>,
-        shared: &Arc<Shared>,
-    ) -> End {
+    pub(super) async fn serve(&self, stream: TlsStream<Socket>, shared: &Arc<Shared>) -> End {
         let conn = &self.served.conn;
         let guest = Guest {
             shared: Arc::clone(shared),

@@ -10,6 +10,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use rand::Rng;
 use tokio::{
+    runtime::Handle,
     sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
@@ -55,6 +56,10 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) timing: Timing,
     pub(super) handshake: Duration,
+    /// Where the lanes run that are not the control lane.
+    pub(super) work: Handle,
+    /// Where everything else of the link runs.
+    pub(super) home: Handle,
     pub(super) sides: Sides,
     pub(super) desk: Desk,
     pub(super) joins: OnceLock<Joins>,
@@ -91,6 +96,8 @@ impl Shared {
             limits: config.limits,
             timing: config.timing,
             handshake: config.handshake,
+            work: config.work.unwrap_or_else(Handle::current),
+            home: Handle::current(),
             desk: Desk::default(),
             joins: OnceLock::new(),
             meters: Arc::new(Meters::new()),

@@ -1,9 +1,17 @@
-//! What every socket of the link is told.
+//! The sockets of the link: what each is told, and the runtime that looks after it.
 
-use std::time::Duration;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use rustix::net::sockopt;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tracing::debug;
 
 /// Bytes that nobody acknowledges for so long break a connection, also one that is not pinged often.
@@ -23,5 +31,75 @@ pub(super) fn prepare(stream: &TcpStream) {
     });
     if let Err(error) = prepared {
         debug!(%error, "a socket of the link keeps the system's settings");
+    }
+}
+
+/// A connection below its TLS. The door learns only from the first words, above TLS, whose work a connection is for; then
+/// it can still be moved.
+#[derive(Debug)]
+pub(super) struct Socket(Option<TcpStream>);
+
+impl Socket {
+    /// Looked after by the runtime that accepted it.
+    pub(super) const fn new(stream: TcpStream) -> Self {
+        Self(Some(stream))
+    }
+
+    /// From now on the runtime in which this is called is told when there is something to read, not the one before.
+    pub(super) fn settle_here(&mut self) -> io::Result<()> {
+        if let Some(stream) = self.0.take() {
+            self.0 = Some(TcpStream::from_std(stream.into_std()?)?);
+        }
+        Ok(())
+    }
+
+    fn stream(self: Pin<&mut Self>) -> io::Result<Pin<&mut TcpStream>> {
+        let stream = self.get_mut().0.as_mut();
+        stream.map(Pin::new).ok_or_else(lost)
+    }
+}
+
+/// A move that failed left nothing.
+fn lost() -> io::Error {
+    io::ErrorKind::NotConnected.into()
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(cx, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.as_ref().is_some_and(TcpStream::is_write_vectored)
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Timers {
     mute: Option<Moment>,
     /// How many campaigns are on their way into openraft's queue; see [`Timers::stand`].
     standing: u32,
+    /// Whether it could speak for the group when it was last looked at.
+    spoke: bool,
 }
 
 /// What a look at a group asks for.
@@ -85,6 +87,7 @@ impl Timers {
             leading: None,
             mute: None,
             standing: 0,
+            spoke: false,
         }
     }
 
@@ -160,7 +163,7 @@ impl Group {
             }
             return act;
         }
-        (timers.leading, timers.mute) = (None, None);
+        (timers.leading, timers.mute, timers.spoke) = (None, None, false);
         let voters: BTreeSet<u64> = members.voter_ids().collect();
         if !voters.contains(&self.node)
             || server.state == ServerState::Shutdown
@@ -208,6 +211,7 @@ impl Group {
             Some((known, since)) if known == leader => since,
             Some(_) | None => {
                 (timers.leading, timers.mute) = (Some((leader, now)), None);
+                timers.spoke = false;
                 now
             },
         };
@@ -220,6 +224,7 @@ impl Group {
         } else {
             timers.mute = None;
         }
+        self.note_speaking(timers, leader, members, now);
         // Two whole leases without a word: whoever could still hear this node would wait for it for ever.
         let quorum = self.lease.last_quorum(leader, members, now);
         let heard = quorum.map_or(since, |quorum| quorum.max(since));
@@ -227,6 +232,22 @@ impl Group {
             return Act::StepDown;
         }
         Act::Beat
+    }
+
+    /// Counts a leader that may not speak any more although it gave nothing away.
+    fn note_speaking(
+        &self,
+        timers: &mut Timers,
+        leader: LeaderId<u64>,
+        members: &Membership<u64, EmptyNode>,
+        now: Moment,
+    ) {
+        let speaks = self.lease.holds(leader, members, now);
+        let yielded = self.fenced.load(Ordering::Acquire) || self.lease.is_yielded(leader);
+        if timers.spoke && !speaks && !yielded {
+            counter!(names::LEASES_LOST).increment(1);
+        }
+        timers.spoke = speaks;
     }
 
     /// How much of the promise to a leader is left: until then no vote for anybody else.

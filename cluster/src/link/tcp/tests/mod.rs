@@ -2,6 +2,7 @@
 
 mod authority;
 mod doors;
+mod lanes;
 mod lives;
 mod proxy;
 
