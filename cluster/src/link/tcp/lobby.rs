@@ -1,13 +1,17 @@
 //! Who has come and not yet shown who it is: bounded in all and for each address, so that one stranger cannot keep the
 //! nodes of a cluster from finding each other.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 
 /// In all. A whole cluster that starts at once makes three connections of each peer.
 const GUESTS_MAX: usize = 256;
-/// From one address. Loopback is exempt: many nodes of one machine share it, and no stranger has it.
+/// From one address, or one network of IPv6, whose addresses a stranger has by the billion. Loopback is exempt: many nodes of one machine share it, and no stranger has it.
 const GUESTS_OF_ADDRESS_MAX: usize = 32;
 
 /// The places.
@@ -29,6 +33,7 @@ pub(super) struct Place {
 impl Lobby {
     /// A place for who comes from this address, if there is one.
     pub(super) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let address = host(address);
         let mut guests = self.0.lock();
         let here = guests.of.get(&address).copied().unwrap_or_default();
         let crowded = here >= GUESTS_OF_ADDRESS_MAX && !address.is_loopback();
@@ -41,6 +46,17 @@ impl Lobby {
             lobby: Arc::clone(self),
             address,
         })
+    }
+}
+
+/// Who is counted as one: an address of IPv4, a network (/64) of IPv6.
+fn host(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        },
+        other => other,
     }
 }
 
@@ -76,6 +92,19 @@ mod tests {
         assert!(lobby.enter(peer).is_some());
         drop(taken);
         assert!(lobby.enter(stranger).is_some());
+        assert!(lobby.0.lock().of.is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_stranger() {
+        let lobby = Arc::new(Lobby::default());
+        let stranger = |n| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 2, 0, 0, 0, n));
+        let taken: Vec<Place> = (0..100).filter_map(|n| lobby.enter(stranger(n))).collect();
+        assert_eq!(taken.len(), GUESTS_OF_ADDRESS_MAX);
+        let peer = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 3, 0, 0, 0, 1));
+        let mapped = IpAddr::V6(Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped());
+        assert!(lobby.enter(peer).is_some() && lobby.enter(mapped).is_some());
+        drop(taken);
         assert!(lobby.0.lock().of.is_empty(), "nobody is remembered");
     }
 
