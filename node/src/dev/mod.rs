@@ -198,6 +198,11 @@ async fn many_welcome(members: &[many::Member], devices: usize) -> String {
         Err(_) => None,
     };
     let owners = nodes.map(|nodes| watch::owners(&nodes)).unwrap_or_default();
+    let more = if owners.contains(',') {
+        ""
+    } else {
+        " shards and gives the others their part within seconds"
+    };
     let thing = if devices > 0 {
         simulate::name(1)
     } else {
@@ -205,7 +210,7 @@ async fn many_welcome(members: &[many::Member], devices: usize) -> String {
     };
     format!(
         "\nUmbel is ready: {count} nodes are one broker.\n\n{lines}\n\n\
-         \x20 {owners}\n\n\
+         \x20 {owners}{more}\n\n\
          See it:\n\
          \x20 umbel ctl --server http://{http} nodes --watch\n\
          \x20 mosquitto_sub -h 127.0.0.1 -p {one} -t '$aws/things/{thing}/shadow/update/#' -v\n\

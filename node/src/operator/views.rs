@@ -113,6 +113,11 @@ impl World {
             why.push(format!("{late} copies are far behind"));
         }
         let is_sound = why.is_empty();
+        let is_led =
+            !self.map.shards.contains_key(&ShardId::META) || self.owner(ShardId::META).is_some();
+        if !is_led {
+            why.push("it belongs to no majority of the cluster".to_owned());
+        }
         let stage = match node.state {
             Stage::Draining => Some("it is being emptied".to_owned()),
             Stage::Drained => Some("it is empty and may be stopped or removed".to_owned()),
@@ -123,6 +128,9 @@ impl World {
             (false, _) => NodeState::Degraded,
             (true, Stage::Draining) => NodeState::Draining,
             (true, Stage::Drained) => NodeState::Drained,
+            (true, Stage::Joining | Stage::Active | Stage::Removed) if !is_led => {
+                NodeState::Degraded
+            },
             (true, Stage::Joining | Stage::Active | Stage::Removed) => NodeState::Up,
         };
         (verdict, why)

@@ -363,7 +363,13 @@ fn denied(error: MetaError) -> Denied {
             Denied::NotFound(why)
         },
         MetaError::Rejected(_) => Denied::Conflict(why),
-        MetaError::NoQuorum | MetaError::Unknown => Denied::NoQuorum(why),
+        MetaError::NoQuorum => Denied::NoQuorum(
+            "no majority of the cluster answers, so nothing can be decided; `umbel ctl nodes` shows who is down"
+                .to_owned(),
+        ),
+        MetaError::Unknown => Denied::NoQuorum(
+            "nobody said in time whether it is done; look before you ask again".to_owned(),
+        ),
         MetaError::Failed(_) => {
             tracing::warn!(%why, "the cluster could not decide");
             Denied::Internal(why)

@@ -217,3 +217,14 @@ fn of_two_that_call_themselves_owner_the_later_one_is_believed() {
     scene.copy(2, 0).term = Some(Term(9));
     assert_eq!(scene.world().shards()[0].owner, Some(2));
 }
+
+#[test]
+fn a_node_that_is_there_and_knows_no_leader_of_the_cluster_is_not_up() {
+    let mut scene = Scene::healthy();
+    scene.reports.retain(|node, _| *node == NodeId(2));
+    let world = scene.world();
+    let node = world.nodes().into_iter().find(|node| node.id == 2);
+    let node = node.expect("a node");
+    assert_eq!(node.state, NodeState::Degraded);
+    assert_eq!(node.why, ["it belongs to no majority of the cluster"]);
+}
