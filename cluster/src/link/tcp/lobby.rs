@@ -51,13 +51,14 @@ impl Lobby {
 
 /// Who is counted as one: an address of IPv4, a network (/64) of IPv6.
 fn host(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        },
-        other => other,
+    let address = address.to_canonical();
+    if let IpAddr::V6(wide) = address
+        && !wide.is_loopback()
+    {
+        let [a, b, c, d, ..] = wide.segments();
+        return IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0));
     }
+    address
 }
 
 impl Drop for Place {
