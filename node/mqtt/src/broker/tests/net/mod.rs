@@ -90,7 +90,7 @@ impl Ledger for View {
     ) -> Result<Pairs, ReadError> {
         self.happens(&self.links.on_read, shard);
         while self.links.inner.lock().slow.contains(&(shard, table)) {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         self.shared.scan(shard, table, prefix, after, limit)
     }
