@@ -159,7 +159,7 @@ impl Broker {
             expiry: terms.expiry,
         });
         if is_durable && let Err(why) = self.attach_first(&mailbox, opened.epoch).await {
-            // nobody was told that this connection was accepted: it leaves no will
+            // nobody was told that this connection was accepted: it ends without a word
             session.close(Close::silent(CloseCause::Refused)).await;
             return Err(match why {
                 NoHome::Unavailable => ReasonCode::ServerUnavailable,

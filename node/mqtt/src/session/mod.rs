@@ -187,9 +187,13 @@ impl Session {
             return None; // the fleet knows: it opened the newer one, or ended the session
         }
         let client = self.mailbox.client().clone();
-        // a node that stops among others sends its clients to them
-        let is_shutdown = close.cause == CloseCause::ServerShutdown && !self.broker.is_alone();
-        if close.cause == CloseCause::Moved || is_shutdown {
+        // a node that stops among others sends its clients to them; and who was refused tries again, here or there: until
+        // its grace is over it is not offline (G7)
+        let is_sent_on = matches!(
+            close.cause,
+            CloseCause::ServerShutdown | CloseCause::Refused
+        ) && !self.broker.is_alone();
+        if close.cause == CloseCause::Moved || is_sent_on {
             return Some(self.broker.fleet_moved(client, self.epoch));
         }
         let reason = match (close.cause, self.farewell.prevent_will) {

@@ -358,6 +358,10 @@ async fn without_an_owner_answers_come_soon_and_say_no() {
         Some(ReasonCode::ServerUnavailable)
     );
     assert!(began.elapsed() < std::time::Duration::from_secs(10));
+    // it tries again, here or elsewhere: nobody may call it offline meanwhile (G7)
+    let fleet = &net.site_of(1).fleet;
+    assert_eq!(*fleet.moved.lock(), [other.as_str()]);
+    assert!(fleet.ends.lock().is_empty());
     assert!(
         net.broker(1)
             .client(&umbel_core::ids::ClientId::parse(&other).expect("valid"))

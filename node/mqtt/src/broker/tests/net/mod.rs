@@ -100,6 +100,7 @@ impl Ledger for View {
 pub(super) struct Site {
     pub(super) id: NodeId,
     pub(super) broker: Arc<Broker>,
+    pub(super) fleet: Arc<TestFleet>,
     pub(super) nodes: Arc<MemoryNodes>,
 }
 
@@ -195,6 +196,7 @@ impl Net {
         Site {
             id,
             broker,
+            fleet,
             nodes: view,
         }
     }

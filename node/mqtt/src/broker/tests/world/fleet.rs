@@ -35,6 +35,8 @@ pub(in super::super) struct TestFleet {
     pub(super) broker: OnceLock<Weak<Broker>>,
     pub(super) ledger: OnceLock<MemoryLedger>,
     pub(in super::super) ends: Mutex<Vec<(String, u64, End)>>,
+    /// Whose connection was given up without an end, because its client comes back.
+    pub(in super::super) moved: Mutex<Vec<String>>,
     pub(in super::super) requests: Mutex<Vec<shadow::Request>>,
     /// Shadow requests wait until a permit is there.
     pub(in super::super) gate: Option<Arc<tokio::sync::Semaphore>>,
@@ -158,6 +160,16 @@ impl FleetPort for Port {
                 fleet.broker_of(&client).end_session(&client, epoch);
             }
         })
+    }
+
+    fn moved(&self, client: ClientId, epoch: SessionEpoch) -> BoxFuture<'static, ()> {
+        self.0.moved.lock().push(client.to_string());
+        if let Some(record) = self.0.records.lock().get_mut(&client)
+            && record.epoch == epoch.0
+        {
+            record.connected = false;
+        }
+        Box::pin(std::future::ready(()))
     }
 
     fn gateway_of(&self, client: &ClientId) -> Option<NodeId> {
