@@ -162,12 +162,7 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     async fn work(&self, work: Work, call: Option<Call>, hot: &mut Hot) -> Answer {
-        if self.slot.is_in_doubt() {
-            hot.forget();
-            hot.enter(self.term);
-            self.settle_doubt().await?;
-        }
-        hot.load_record(self.shard, self.slot)?;
+        self.look(hot).await?;
         if let Some(call) = call
             && let Some(outcome) = self.applied_before(&call)?
         {
@@ -203,6 +198,8 @@ impl Turn<'_> {
             let (client, record) = (self.slot.id(), hot.record());
             if let Some(before) = phantom::before_connect(self.shard, client, record).await {
                 self.apply(before, None, hot).await?;
+                // What was known is forgotten if the note of a will could not be written.
+                self.look(hot).await?;
             }
         }
         let answer = self.apply(input, memo.as_ref(), hot).await?;
@@ -210,6 +207,16 @@ impl Turn<'_> {
             self.shard.applied.set_told(&memo.id);
         }
         Ok(answer)
+    }
+
+    /// Learns what is committed of the client, unless it is known.
+    async fn look(&self, hot: &mut Hot) -> Result<(), Refused> {
+        if self.slot.is_in_doubt() {
+            hot.forget();
+            hot.enter(self.term);
+            self.settle_doubt().await?;
+        }
+        hot.load_record(self.shard, self.slot)
     }
 
     /// Runs an input, and notes the wills that it published.

@@ -67,6 +67,8 @@ pub(super) struct Net {
     /// Runs in place of the answer to the next question of this kind.
     lose: Mutex<Option<Loss>>,
     fates: Mutex<Option<Fates>>,
+    /// How many more commits are taken before one is refused.
+    taken: Mutex<Option<u32>>,
     pub(super) asked: Mutex<Vec<(NodeId, NodeId, &'static str)>>,
     pub(super) published: Mutex<Vec<(NodeId, String, Value)>>,
     pub(super) config: Config,
@@ -110,6 +112,7 @@ impl Net {
             cut: Mutex::default(),
             lose: Mutex::default(),
             fates: Mutex::default(),
+            taken: Mutex::default(),
             asked: Mutex::default(),
             published: Mutex::default(),
             config,
@@ -250,6 +253,18 @@ impl Net {
 
     pub(super) fn all_pass(&self) {
         *self.fates.lock() = None;
+    }
+
+    /// So many commits are taken, then one is refused.
+    pub(super) fn refuse_after(&self, commits: u32) {
+        *self.taken.lock() = Some(commits);
+    }
+
+    fn is_refused(&self) -> bool {
+        let mut taken = self.taken.lock();
+        let is_refused = *taken == Some(0);
+        *taken = taken.and_then(|commits| commits.checked_sub(1));
+        is_refused
     }
 
     fn fate(&self, label: &'static str) -> Fate {

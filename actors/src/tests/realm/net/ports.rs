@@ -24,7 +24,9 @@ impl Ledger for View {
     }
 
     fn propose(&self, shard: ShardId, term: Term, writes: Vec<Write>) -> Receipt {
-        if self.term(shard) == Some(term) {
+        if self.net.is_refused() {
+            Receipt::ready(Err(Refusal::Busy))
+        } else if self.term(shard) == Some(term) {
             self.net.ledger.propose(shard, term, writes)
         } else {
             Receipt::ready(Err(Refusal::NotOwner))
