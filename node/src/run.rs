@@ -37,8 +37,8 @@ pub async fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         Command::Ctl(args) => return ctl::run(args).await,
         Command::Dev(args) if args.nodes > 1 => dev_cluster(&args).await,
-        Command::Dev(args) => return dev_node(args).await,
-        Command::Node(args) => return node(args).await,
+        Command::Dev(args) => return Box::pin(dev_node(args)).await,
+        Command::Node(args) => return Box::pin(node(args)).await,
         Command::Cluster(args) => return cluster_command(args.command).await,
         Command::Backup(args) => backup::save(&args).await.map(|text| println!("{text}")),
         Command::Restore(args) => return restore(&args).await,
