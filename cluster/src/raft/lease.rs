@@ -70,10 +70,6 @@ impl Lease {
         members: &Membership<u64, EmptyNode>,
         now: Moment,
     ) -> bool {
-        if cfg!(feature = "plant-stale-read") {
-            // The bug that `umbel-chaos cluster` has to find: an owner that does not ask whether it still is.
-            return true;
-        }
         if self.deciding.load(Ordering::SeqCst) > 0 {
             return false;
         }
@@ -96,9 +92,6 @@ impl Lease {
         members: &Membership<u64, EmptyNode>,
         now: Moment,
     ) -> Option<Moment> {
-        if cfg!(feature = "plant-stale-read") {
-            return Some(now);
-        }
         let inner = self.inner.lock();
         if inner.leader != leader {
             return None;
