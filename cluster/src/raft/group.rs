@@ -401,7 +401,8 @@ fn settings(shard: ShardId, config: &Config, with_peers: bool) -> openraft::Conf
     openraft::Config {
         cluster_name: format!("shard-{shard}"),
         // With peers: how long an append is waited for before it is sent again. Its answer may come through two disks and
-        // two busy processors; what is sent again meanwhile only makes both busier. The lease takes late answers, too.
+        // two busy processors; what is sent again meanwhile only makes both busier. The lease takes late answers, too, so
+        // on a way that takes longer than this nothing is ever replicated by an owner who keeps its lease.
         heartbeat_interval: millis(if with_peers {
             (config.heartbeat * 3).min(config.election_min.saturating_sub(Duration::from_millis(1)))
         } else {

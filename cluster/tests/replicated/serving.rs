@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use umbel_cluster::Config;
 use umbel_storage::{Ledger, Table, Write};
 
-use crate::world::{SHARD, World, set, until};
+use crate::world::{SHARD, World, node, set, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_an_acknowledged_write_is_on_every_replica() {
@@ -38,6 +39,22 @@ async fn f1_what_a_killed_owner_acknowledged_is_with_the_next() {
         );
         world.boot(owner).await;
         world.has(owner, SHARD, "a", &round.to_string()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f11_what_is_written_is_acknowledged_though_answers_take_longer_than_a_heartbeat() {
+    let world = World::of(3, 1).await;
+    let (owner, term) = world.served(SHARD).await;
+    let beat = Config::new(node(1), 1).heartbeat;
+    world.net.set_delay(beat * 2 / 3);
+    for count in 1..=5 {
+        world.put(SHARD, "slow", &count.to_string()).await;
+    }
+    assert_eq!(world.server(SHARD), Some((owner, term)), "no election");
+    world.net.set_delay(Duration::ZERO);
+    for id in [1, 2, 3] {
+        world.has(id, SHARD, "slow", "5").await;
     }
 }
 

@@ -371,7 +371,8 @@ impl Group {
         let Some(mux) = &self.mux else { return false };
         let mut asked = JoinSet::new();
         for voter in members.voter_ids().filter(|voter| *voter != self.node) {
-            let (mux, group, within) = (Arc::clone(mux), self.id.0, self.config.election_min / 2);
+            let (mux, group) = (Arc::clone(mux), self.id.0);
+            let within = self.config.election_min * 2 / 3;
             let last = self.last_place();
             asked.spawn(async move {
                 let ask = Ask::WouldVote { last };
