@@ -257,11 +257,11 @@ async fn settle(
     let engine = Engine::start().map_err(StartError::Engine)?;
     let work = Handle::current();
     let link = engine
-        .run(Link::start(config, identity, stores.boot, work))
+        .run(Box::pin(Link::start(config, identity, stores.boot, work)))
         .await?;
     let transport = Arc::clone(&link.transport) as Arc<dyn Transport>;
     let disk = engine
-        .run(Disk::start(config, me, stores, Some(transport)))
+        .run(Box::pin(Disk::start(config, me, stores, Some(transport))))
         .await?;
     let company = engine.call(|| Company::join(config, link, &disk, clock))?;
     Ok((disk, company, Some(engine)))
