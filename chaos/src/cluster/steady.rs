@@ -42,7 +42,7 @@ struct Seen {
 }
 
 #[derive(Debug, Default)]
-struct Seens {
+struct Sightings {
     /// Devices told to be online or offline, by any watcher.
     events: usize,
     /// What should not have been.
@@ -51,7 +51,7 @@ struct Seens {
 
 /// All of them, at work until dropped.
 pub(super) struct Steady {
-    seen: Arc<Mutex<Seens>>,
+    seen: Arc<Mutex<Sightings>>,
     history: Arc<History>,
     tasks: JoinSet<()>,
 }
@@ -138,7 +138,7 @@ impl Steady {
 #[derive(Clone)]
 struct Sight {
     id: String,
-    seen: Arc<Mutex<Seens>>,
+    seen: Arc<Mutex<Sightings>>,
     history: Arc<History>,
 }
 
@@ -148,7 +148,7 @@ impl Sight {
         self.edit(|seen| seen.gone.push(Seen { at, what }));
     }
 
-    fn edit(&self, change: impl FnOnce(&mut Seens)) {
+    fn edit(&self, change: impl FnOnce(&mut Sightings)) {
         change(&mut self.seen.lock().expect("nobody panics while recording"));
     }
 }

@@ -166,7 +166,7 @@ async fn two_terms_in_a_row_take_the_homes_up_one_after_the_other() {
     net.move_shard(shard, 2);
     // the second would be done by now if it did not wait for the first
     go_on().await;
-    net.unstall(shard, first).await;
+    net.go_on(shard, first).await;
     eventually("the second term has its homes", || {
         net.broker(2).home_ready(shard)
     })
@@ -189,7 +189,7 @@ async fn what_a_home_could_not_write_is_asked_of_the_next_one() {
     assert_eq!(reader.subscribe("a", Qos::AtLeastOnce), []);
     eventually("it is proposed", || net.stalled(shard, term) == 1).await;
     net.move_shard(shard, 2);
-    net.unstall(shard, term).await;
+    net.go_on(shard, term).await;
     let said = heard(&mut reader, 1).await;
     assert!(
         matches!(&said[..], [Said::SubAck(_, codes)] if codes == &[1]),

@@ -306,7 +306,7 @@ impl Net {
         self.move_shard_heard_by(shard, to, |node| node != deaf);
     }
 
-    /// What is proposed to a shard in one term waits until it is [unstalled](Self::unstall), whatever becomes of others.
+    /// What is proposed to a shard in one term waits until it is to [go on](Self::go_on), whatever becomes of others.
     pub(super) fn stall(&self, shard: ShardId, term: Term) {
         let mut inner = self.links.inner.lock();
         inner.stalled.insert((shard, term), Vec::new());
@@ -319,7 +319,7 @@ impl Net {
     }
 
     /// What waited is proposed.
-    pub(super) async fn unstall(&self, shard: ShardId, term: Term) {
+    pub(super) async fn go_on(&self, shard: ShardId, term: Term) {
         let waiting = self.links.inner.lock().stalled.remove(&(shard, term));
         for (writes, answer) in waiting.into_iter().flatten() {
             let outcome = self.ledger.propose(shard, term, writes).await;
