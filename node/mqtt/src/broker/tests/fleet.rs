@@ -241,6 +241,32 @@ async fn sessions_and_take_over_go_by_the_fleets_epochs() {
 }
 
 #[tokio::test]
+async fn g8_a_take_over_on_a_node_without_others_is_announced_and_leaves_the_will() {
+    let node = Node::new().await;
+    let mut watcher = node.connect(hello("watcher", V5)).await;
+    watcher.subscribe("$aws/events/presence/disconnected/d1", Qos::AtMostOnce);
+    watcher.subscribe("wills/#", Qos::AtMostOnce);
+    let mut older = node.connect(hello("d1", V5).will("wills/d1", false)).await;
+    let _newer = node.connect(hello("d1", V5)).await;
+    assert_eq!(
+        older.try_hear().expect_err("ends").cause,
+        CloseCause::TakenOver
+    );
+    let heard = hear_until(&mut watcher, |heard| messages(heard).len() == 2).await;
+    let heard = messages(&heard);
+    let ended = heard
+        .iter()
+        .find(|got| got.topic.starts_with("$aws"))
+        .expect("an event");
+    assert!(
+        ended.payload.contains("DUPLICATE_CLIENTID"),
+        "{}",
+        ended.payload
+    );
+    assert!(heard.iter().any(|got| got.topic == "wills/d1"));
+}
+
+#[tokio::test]
 async fn a_session_that_is_to_end_with_its_connection_does() {
     let node = Node::new().await;
     let mut device = node.connect(hello("d1", V5).persistent()).await;
