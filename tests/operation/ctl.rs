@@ -74,6 +74,9 @@ fn without_a_node_it_says_whom_it_asked() {
     assert_eq!(dead.code, Some(1));
     assert!(dead.error.contains("http://127.0.0.1:1"), "{}", dead.error);
     assert!(dead.error.contains("refused"), "{}", dead.error);
-    let odd = umbel(&["ctl", "--server", "localhost:8080", "status"]);
+    let short = umbel(&["ctl", "--server", "127.0.0.1:1", "status"]);
+    assert_eq!(short.code, Some(1), "{short:?}");
+    assert!(short.error.contains("http://127.0.0.1:1"), "{short:?}");
+    let odd = umbel(&["ctl", "--server", "https://localhost:8443", "status"]);
     assert_eq!(odd.code, Some(2), "{odd:?}");
 }
