@@ -18,8 +18,9 @@ use crate::{
 
 pub(super) const LINK_PORT: u16 = 7400;
 /// Snapshots are taken often, so that faults meet them; and sessions live longer than a clock may jump: they end by the
-/// wall clock.
-const MORE: &str = "snapshot_entries = 100\n[mqtt]\nsession_expiry_max = \"10000d\"\n";
+/// wall clock. What a full queue drops was acknowledged, by choice; so queues are larger than a campaign can fill them.
+const MORE: &str = "snapshot_entries = 100\n[mqtt]\nsession_expiry_max = \"10000d\"\n\
+     queue_messages_max = 1000000\nqueue_bytes_max = \"256MiB\"\n";
 
 /// How the cluster is made.
 pub(super) struct Plan<'a> {
